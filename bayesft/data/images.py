@@ -1,0 +1,93 @@
+"""Labelled images as tensors, in three fixed parts: train, validation, test."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayesft.files import atomic
+from bayesft.seeds import derive_seed
+
+PARTS = ("train", "validation", "test")
+
+
+class Split(NamedTuple):
+    """One part of a data set: images (N, C, H, W) and labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set: uint8 images (N, C, H, W) and int64 labels (N,) for each part, and what is known of them.
+
+    `about` says where the images come from and how many there are; it travels with the file.
+    """
+
+    parts: dict[str, Split]
+    classes: int
+    about: dict = field(default_factory=dict)
+
+    def limited(self, counts: dict[str, int | None]) -> "Images":
+        """The first so many images of each part (None: all). Parts are in random order, so this is a fair sample."""
+        parts = {name: Split(*(t[: counts.get(name)].clone() for t in part)) for name, part in self.parts.items()}
+        used = {name: len(part.labels) for name, part in parts.items()}
+        return Images(parts, self.classes, {**self.about, "images_used": used})
+
+    def save(self, path: Path) -> None:
+        """Write everything to one safetensors file, atomically: the same data gives the same bytes."""
+        tensors = {}
+        for name, part in self.parts.items():
+            tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
+        about = json.dumps({**self.about, "classes": self.classes}, sort_keys=True)
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {"about": about})
+
+    @classmethod
+    def load(cls, path: Path) -> "Images":
+        """Read what `save` wrote."""
+        with safe_open(path, "pt") as file:
+            parts = {n: Split(file.get_tensor(f"{n}.images"), file.get_tensor(f"{n}.labels")) for n in PARTS}
+            about = json.loads(file.metadata()["about"])
+        return cls(parts, about.pop("classes"), about)
+
+    def standardised(self, device: str | torch.device = "cpu") -> dict[str, Split]:
+        """Each part as float32 images of mean 0 and deviation 1 a channel, over the training images, on `device`."""
+        pixels = self.parts["train"].images.transpose(0, 1).flatten(1).double()
+        mean = pixels.mean(1).float().view(1, -1, 1, 1)
+        deviation = pixels.std(1).clamp_min(1.0).float().view(1, -1, 1, 1)
+        return {
+            name: Split(((part.images.float() - mean) / deviation).to(device), part.labels.to(device))
+            for name, part in self.parts.items()
+        }
+
+
+def split_off_validation(images: np.ndarray, labels: np.ndarray, count: int, name: str) -> tuple[Split, Split]:
+    """Training and validation parts of a pool: `count` images are held out, by a permutation fixed by `name`.
+
+    images: (N, H, W) or (N, C, H, W), uint8; labels: (N,). The training seed has no part in it: every seed, method
+    and scale holds out the same images.
+    """
+    order = np.random.default_rng(derive_seed("validation split", name)).permutation(len(images))
+    return as_split(images[order[count:]], labels[order[count:]]), as_split(
+        images[order[:count]], labels[order[:count]]
+    )
+
+
+def as_split(images: np.ndarray, labels: np.ndarray) -> Split:
+    """uint8 images (N, H, W) or (N, C, H, W) and labels (N,) as a part."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if tensor.dtype != torch.uint8 or len(images) != len(labels):
+        raise ValueError(f"{tensor.dtype} images {tuple(tensor.shape)} with {len(labels)} labels")
+    tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor
+    return Split(tensor, torch.from_numpy(np.asarray(labels, dtype=np.int64)))

@@ -1,0 +1,178 @@
+"""Monte-Carlo estimates over drifted copies of a network (eq. 4), fast on a CPU and bounded in memory.
+
+Draw number t of a parameter is keyed by (key, t, parameter name, shape), where `key` names the task and the
+training seed. Methods and levels σ therefore share their draws (common random numbers): curves are smooth in σ,
+methods can be compared pair by pair, and no number depends on which other σ are evaluated.
+
+All draws see the same images, so in a sequential network the first layer of T drifted copies is *one* product, or
+convolution, with T times as many outputs. That layer holds most of a multi-layer perceptron's work, and with the
+pooling after it most of LeNet's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayesft.drift.faults import FaultModel
+from bayesft.seeds import derive_seed
+
+PARAMETERS = ("all", "weights")
+
+
+def drifting(model: nn.Module, parameters: str = "all") -> dict[str, Tensor]:
+    """The parameters of `model` that drift, by name.
+
+    "all" is every parameter (the paper); "weights" is the weights of convolutions and linear layers alone, what a
+    crossbar stores. Running statistics of a normalisation are buffers and never drift.
+    """
+    if parameters == "all":
+        return dict(model.named_parameters())
+    if parameters == "weights":
+        kinds = (nn.Linear, nn.modules.conv._ConvNd)
+        return {f"{name}.weight".lstrip("."): m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
+    raise ValueError(f"parameters = {parameters!r}: must be one of {', '.join(PARAMETERS)}")
+
+
+def drifted_parameters(
+    model: nn.Module, fault: FaultModel, sigma: float, key: tuple, draw: int, parameters: str = "all"
+) -> dict[str, Tensor]:
+    """Draw number `draw` of the drifting parameters of `model` at level σ, by name; the model is left alone.
+
+    Draws are made on the parameters' own device: those of a CPU and of a GPU differ.
+    """
+    copies = {}
+    for name, theta in drifting(model, parameters).items():
+        seed = derive_seed(*key, draw, name, tuple(theta.shape))
+        copy = fault.perturb(theta.detach(), sigma, torch.Generator(theta.device).manual_seed(seed))
+        # Convolutions and pooling run faster on a CPU with the channels innermost.
+        copies[name] = copy.to(memory_format=torch.channels_last) if copy.dim() == 4 else copy
+    return copies
+
+
+@torch.inference_mode()
+def monte_carlo(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    score: Callable[[Tensor, Tensor], Tensor],
+    fault: FaultModel,
+    sigma: float,
+    draws: Sequence[int],
+    key: tuple,
+    parameters: str = "all",
+    memory_mib: int = 64,
+) -> Tensor:
+    """The mean score of T drifted copies of `model`, one number a copy: shape (T,), float64.
+
+    images: (N, ...), labels: (N, ...), both on the model's device. `score` maps outputs (B, ...) and labels
+    (B, ...) to one number an image, (B,). `draws` are the T numbers of the draws. The mean is over images, however
+    they are batched. `memory_mib` bounds the outputs of the first layer that are held at once, for all draws.
+
+    The model is evaluated in eval mode and comes back as it was.
+    """
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
+    if sigma < 0:
+        raise ValueError(f"sigma = {sigma}: must be at least 0")
+    was_training = model.training
+    model.eval()
+    try:
+        if sigma == 0:  # no drift: every copy is the network itself
+            draws, copies_of_first = [draws[0]] if draws else [], len(draws)
+        else:
+            copies_of_first = 1
+        first = _SharedStart.of(model)
+        batch = first.batch if first else 256
+        group = first.draws_within(memory_mib, images[:1]) if first else max(1, len(draws))
+        totals = []
+        for start in range(0, len(draws), group):
+            drifted = [
+                drifted_parameters(model, fault, sigma, key, t, parameters) for t in draws[start : start + group]
+            ]
+            sums = torch.zeros(len(drifted), dtype=torch.float64)
+            for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+                if x.dim() == 4:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                outputs = first.outputs(x, drifted) if first else _one_by_one(model, x, drifted)
+                for i, output in enumerate(outputs):
+                    sums[i] += score(output, y).sum(dtype=torch.float64).cpu()
+            totals.append(sums / len(images))
+        return torch.cat(totals).repeat(copies_of_first) if totals else torch.zeros(0, dtype=torch.float64)
+    finally:
+        model.train(was_training)
+
+
+def _one_by_one(model: nn.Module, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
+    for copy in drifted:
+        yield functional_call(model, copy, (x,))
+
+
+# Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
+_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+class _SharedStart:
+    """The start of a sequential network, up to the last module that all T drifted copies can share.
+
+    It is modules without parameters; the first layer, T copies of which are one matrix product or one convolution
+    with T times the channels; and the activation and pooling after it. The rest runs once a draw.
+    """
+
+    def __init__(self, modules: list[tuple[str, nn.Module]], first: int, end: int):
+        self.before = nn.Sequential(*(module for _, module in modules[:first]))
+        self.name, self.layer = modules[first]
+        self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
+        self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
+        # Measured on two cores: a convolution's feature maps leave the cache sooner than a linear layer's outputs.
+        self.batch = 1024 if isinstance(self.layer, nn.Linear) else 128
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "_SharedStart | None":
+        """The shared start of `model`, or None where it has none."""
+        if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:
+            return None
+        modules = list(model.named_children())
+        first = next((i for i, (_, m) in enumerate(modules) if next(m.parameters(), None) is not None), None)
+        if first is None:
+            return None
+        layer = modules[first][1]
+        if type(layer) is nn.Linear:
+            passing: tuple[type, ...] = _ELEMENTWISE
+        elif type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
+            passing = _ELEMENTWISE + _POOLING
+        else:
+            return None
+        end = first + 1
+        while end < len(modules) and type(modules[end][1]) in passing:
+            end += 1
+        return cls(modules, first, end)
+
+    def draws_within(self, memory_mib: int, example: Tensor) -> int:
+        """For how many draws the first layer's outputs of a batch fit into the memory, at least one."""
+        return max(1, memory_mib * 2**20 // (4 * self.batch * self.layer(self.before(example)).numel()))
+
+    def outputs(self, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
+        """The network's outputs (B, ...) for each drifted copy, in order."""
+        weight = torch.cat([copy.get(f"{self.name}.weight", self.layer.weight) for copy in drifted])
+        if weight.dim() == 4:  # with a single input channel, strides alone tell the formats apart
+            weight = weight.to(memory_format=torch.channels_last)
+        bias = None
+        if self.layer.bias is not None:
+            bias = torch.cat([copy.get(f"{self.name}.bias", self.layer.bias) for copy in drifted])
+        given = self.before(x)
+        if isinstance(self.layer, nn.Linear):
+            stacked, features = nn.functional.linear(given, weight, bias), -1  # (B, ..., T · features)
+        else:
+            layer = self.layer
+            stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
+            features = 1  # (B, T · channels, H, W)
+        shares = self.after(stacked).chunk(len(drifted), dim=features)
+        own = {name for name, _ in self.rest.named_parameters()}
+        for copy, share in zip(drifted, shares, strict=True):
+            if share.dim() == 4:
+                share = share.contiguous(memory_format=torch.channels_last)
+            yield functional_call(self.rest, {n: theta for n, theta in copy.items() if n in own}, (share,))

@@ -1,0 +1,1 @@
+"""Accuracy under a grid of drift levels, and the statistics of the results."""

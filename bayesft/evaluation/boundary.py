@@ -1,0 +1,76 @@
+"""Figure 1: how drift moves the decision boundary of a small classifier of two-dimensional points."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import make_moons
+from torch import Tensor
+
+from bayesft.data import Split
+from bayesft.drift import FaultModel, drifted_parameters, monte_carlo
+from bayesft.files import atomic
+from bayesft.models import build
+from bayesft.seeds import derive_seed
+from bayesft.settings import Recipe
+from bayesft.training.loop import fit
+
+SIDE = 160  # points of the map along each axis
+KEY = ("boundary", 0)
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Probability of class 1 on a grid, for one drifted copy at each σ: (S, SIDE, SIDE); the axes (SIDE,) each; the
+    levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with their labels (N,)."""
+
+    probability: Tensor
+    horizontal: Tensor
+    vertical: Tensor
+    sigmas: Tensor
+    accuracy: Tensor
+    points: Tensor
+    labels: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        with atomic(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> "Boundaries":
+        """Read what `save` wrote."""
+        return cls(**load_file(path))
+
+
+def decision_boundaries(
+    recipe: Recipe, fault: FaultModel, sigmas: tuple[float, ...], points: int, draws: int, parameters: str
+) -> Boundaries:
+    """Train a 2-32-32-2 network on two noisy half-moons of `points` points, and map its decisions under drift."""
+    train, test = (_moons(points, part) for part in ("train", "test"))
+    specification = {"network": "mlp", "inputs": 2, "hidden": (32, 32), "outputs": 2}
+    model = build(specification, derive_seed(*KEY, "initialisation"))
+    fit(model, train, recipe, seed=derive_seed(*KEY), label="figure 1").eval()
+    axis_x, axis_y = torch.linspace(-2.2, 2.2, SIDE), torch.linspace(-2.2, 2.2, SIDE)
+    yy, xx = torch.meshgrid(axis_y, axis_x, indexing="ij")
+    grid = torch.stack([xx.flatten(), yy.flatten()], 1)  # (SIDE², 2)
+    maps, accuracies = [], []
+    for sigma in sigmas:
+        copy = drifted_parameters(model, fault, sigma, KEY, 0, parameters)
+        with torch.inference_mode():
+            outputs = torch.func.functional_call(model, copy, (grid,))
+        maps.append(outputs.softmax(1)[:, 1].view(SIDE, SIDE))
+        right = lambda out, y: (out.argmax(1) == y).float()  # noqa: E731
+        accuracies.append(
+            monte_carlo(model, test.images, test.labels, right, fault, sigma, range(draws), KEY, parameters)
+        )
+    return Boundaries(
+        torch.stack(maps), axis_x, axis_y, torch.tensor(sigmas), torch.stack(accuracies), test.images, test.labels
+    )
+
+
+def _moons(points: int, part: str) -> Split:
+    x, y = make_moons(points, noise=0.2, random_state=derive_seed("moons", part) % 2**32)
+    x = torch.from_numpy(x).float() - torch.tensor([0.5, 0.25])  # about centred, in both parts alike
+    return Split(x * 1.2, torch.from_numpy(y))

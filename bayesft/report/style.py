@@ -1,0 +1,74 @@
+"""How every figure looks: one colour a method everywhere, safe for colour-blind readers, the same bytes every time."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bayesft.evaluation.statistics import Estimate
+from bayesft.files import atomic
+
+_COLOURS = sns.color_palette("colorblind", 10).as_hex()
+# Colour, dashes and marker of each row: three ways to tell curves apart, of which print keeps two.
+LOOKS = {
+    "erm": (_COLOURS[7], "-", "o"),
+    "ftna": (_COLOURS[1], "--", "s"),
+    "reram_v": (_COLOURS[5], ":", "v"),
+    "awp": (_COLOURS[2], "-.", "^"),
+    "drift_aware": (_COLOURS[4], "--", "D"),
+    "uniform": (_COLOURS[9], "-.", "P"),
+    "random": (_COLOURS[0], ":", "X"),
+    "bayesft-alg1": ("#7a2300", "--", "h"),
+    "bayesft": (_COLOURS[3], "-", "*"),
+}
+VARIANT_LOOKS = [(_COLOURS[i], dashes, marker) for i, dashes, marker in
+                 ((0, "-", "o"), (1, "--", "s"), (2, "-.", "^"), (3, ":", "D"))]  # fmt: skip
+
+plt.rcParams.update(
+    {
+        "figure.dpi": 100,
+        "savefig.dpi": 160,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "bayesft",
+    }
+)
+
+
+def curve(axes: Axes, x, estimates: list[Estimate], look: tuple[str, str, str], label: str, markers: int = 6) -> None:
+    """A mean with its band."""
+    colour, dashes, marker = look
+    every = max(1, len(x) // markers)
+    axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.18, lw=0)
+    axes.plot(
+        x, [e.mean for e in estimates], color=colour, ls=dashes, marker=marker, ms=5, markevery=every, lw=1.5,
+        label=label,
+    )  # fmt: skip
+
+
+def accuracy_axes(axes: Axes, sigma_max: float) -> None:
+    """The axes that all accuracy curves share."""
+    axes.set(
+        xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel="accuracy"
+    )
+
+
+def save(figure: Figure, folder: Path, name: str, note: str) -> None:
+    """Write `name`.png to read and `name`.pdf for papers, with `note` (data, scale, seeds, draws) under the picture."""
+    figure.text(0.5, -0.005, note, ha="center", va="top", fontsize=7, color="0.35")
+    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
+        with atomic(Path(folder) / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
+    plt.close(figure)

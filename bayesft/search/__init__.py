@@ -1,0 +1,1 @@
+"""BayesFT's search for dropout rates: the surrogate (eqs. 5-9), what to try next, Algorithm 1."""

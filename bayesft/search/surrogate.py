@@ -1,0 +1,103 @@
+"""The Gaussian-process surrogate of the objective (eqs. 5-9 of BayesFT) and the choice of the next trial.
+
+The kernel of eq. (9) is read as a constant times a squared exponential with a length scale for each dimension, plus
+white noise; Matérn-5/2 is an option. The objective is a Monte-Carlo estimate, so the kernel's diagonal also gets each
+trial's own squared standard error; scikit-optimize's `Optimizer` has no place for that, which is why ask and tell are
+written here, on its regressor and its acquisition functions.
+
+Rates are points of the unit cube here, (n, d); the bounds are applied by the caller.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from skopt.acquisition import gaussian_ei, gaussian_lcb
+from skopt.learning import GaussianProcessRegressor
+from skopt.learning.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+
+from bayesft.seeds import derive_seed
+from bayesft.settings import Acquisition, Kernel
+
+CLOSEST = 0.02  # no proposal nearer than this to an earlier one, in the unit cube
+CANDIDATES = 4096
+
+
+class Surrogate:
+    """Posterior of the objective after n trials at `points` (n, d), with estimates `values` (n,) and their standard
+    errors `errors` (n,). Larger values are better."""
+
+    def __init__(self, points: np.ndarray, values: np.ndarray, errors: np.ndarray, kernel: Kernel, seed: int = 0):
+        points, values, errors = np.asarray(points, float), np.asarray(values, float), np.asarray(errors, float)
+        self.offset = values.mean()
+        self.scale = values.std() or 1.0
+        dimensions = points.shape[1]
+        shape = {"squared_exponential": RBF, "matern52": lambda **k: Matern(nu=2.5, **k)}[kernel](
+            length_scale=np.full(dimensions, 0.5), length_scale_bounds=(0.05, 5.0)
+        )
+        self.regressor = GaussianProcessRegressor(
+            ConstantKernel(1.0, (0.05, 20.0)) * shape + WhiteKernel(1e-2, (1e-6, 1.0)),
+            alpha=(errors / self.scale) ** 2 + 1e-10,
+            n_restarts_optimizer=4,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            # A length scale at its bound says that a rate does not matter: a finding, not a fault.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            # scikit-optimize minimises, so the regressor sees the normalised objective with its sign changed.
+            self.regressor.fit(points, -(values - self.offset) / self.scale)
+        self.points = points
+
+    def posterior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the noise-free objective at `points` (m, d): two arrays (m,). Eq. (8)."""
+        mean, deviation = self.regressor.predict(np.asarray(points, float), return_std=True)
+        return self.offset - self.scale * mean, self.scale * deviation
+
+    def acquisition(self, points: np.ndarray, rule: Acquisition) -> np.ndarray:
+        """How much each of `points` (m, d) is worth trying next: (m,), larger is better.
+
+        "mean" is the paper's rule, the posterior mean; "ei" the expected improvement over the best posterior mean at
+        a trial (the best *observed* value would reward luck); "lcb" the optimistic confidence bound.
+        """
+        if rule == "mean":
+            return self.posterior(points)[0]
+        if rule == "ei":
+            incumbent = self.regressor.predict(self.points).min()
+            return gaussian_ei(points, self.regressor, y_opt=incumbent, xi=0.0)
+        if rule == "lcb":
+            return -gaussian_lcb(points, self.regressor, kappa=1.96)
+        raise ValueError(f"acquisition {rule!r}: must be one of ei, mean, lcb")
+
+
+def propose(
+    points: np.ndarray,
+    values: np.ndarray,
+    errors: np.ndarray,
+    dimensions: int,
+    seed: int,
+    *,
+    rule: Acquisition = "ei",
+    kernel: Kernel = "squared_exponential",
+    initial: int = 4,
+    random: bool = False,
+) -> np.ndarray:
+    """The next point to try, (d,), after the n trials so far: the arguments of `Surrogate`.
+
+    The first `initial` points are random, and all of them where `random` is set (the control of the same budget). It
+    depends on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
+    """
+    points = np.asarray(points, float).reshape(-1, dimensions)
+    generator = np.random.default_rng(derive_seed(seed, "proposal", len(points)))
+    candidates = generator.random((CANDIDATES, dimensions))
+    model = None
+    if not random and len(points) >= initial:
+        model = Surrogate(points, values, errors, kernel, seed=derive_seed(seed, "surrogate", len(points)) % 2**32)
+        best = points[np.argmax(model.posterior(points)[0])]
+        near = best + generator.normal(0, 0.1, (CANDIDATES // 4, dimensions))
+        candidates = np.vstack([candidates, near.clip(0, 1)])
+    if len(points):
+        distance = np.linalg.norm(candidates[:, None] - points[None], axis=2).min(1)
+        candidates = candidates[distance >= CLOSEST]
+    if model is None:
+        return candidates[0]
+    return candidates[np.argmax(model.acquisition(candidates, rule))]

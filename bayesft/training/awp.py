@@ -1,0 +1,46 @@
+"""Adversarial weight perturbation (Wu, Xia and Wang, NeurIPS 2020), on the weights only.
+
+Each step climbs from w to w + γ‖w‖ · g/‖g‖, tensor by tensor, where g is the gradient of the loss; takes the loss
+gradient there; restores w exactly; and steps. As published, the method also attacks the inputs; here inputs are
+clean, so a gain can be put down to the weights. (The code published with BayesFT never removes the perturbation.)
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bayesft.training.loop import Loss, fit
+from bayesft.training.trained import Problem, Trained
+
+
+def awp_gradient(gamma: float):
+    """A gradient for `fit`: that of the loss at the perturbed weights. Tensors of fewer than two dimensions stay."""
+
+    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+        weights = [w for w in model.parameters() if w.dim() >= 2]
+        ascent = torch.autograd.grad(loss(model(x), y), weights)
+        kept = [w.detach().clone() for w in weights]
+        with torch.no_grad():
+            for w, g in zip(weights, ascent, strict=True):
+                w.add_(g * (gamma * w.norm() / g.norm().clamp_min(1e-12)))
+        value = loss(model(x), y)
+        value.backward()
+        with torch.no_grad():
+            for w, original in zip(weights, kept, strict=True):
+                w.copy_(original)  # not a subtraction, which would leave a rounding error at every step
+        return value.detach()
+
+    return gradient
+
+
+def train(problem: Problem, gamma: float) -> Trained:
+    """Train with the recipe under perturbations of relative size `gamma`."""
+    model = fit(
+        problem.fresh(),
+        problem.train,
+        problem.recipe,
+        seed=problem.seed,
+        label=problem.label("awp"),
+        gradient=awp_gradient(gamma),
+        checkpoint=problem.checkpoint,
+    )
+    return Trained.of(model, problem.specification, epochs=problem.recipe.epochs, gamma=gamma)

@@ -1,0 +1,20 @@
+"""Empirical risk minimisation: cross entropy on clean data, nothing else. The baseline of every figure."""
+
+from bayesft.training.loop import fit
+from bayesft.training.trained import Problem, Trained
+
+
+def train(problem: Problem, name: str = "erm") -> Trained:
+    """Train with the recipe, without dropout (a network that ships with dropout has it switched off).
+
+    `name` tells several networks of one problem apart, in the ablation.
+    """
+    model = fit(
+        problem.fresh(),
+        problem.train,
+        problem.recipe,
+        seed=problem.seed,
+        label=problem.label(name),
+        checkpoint=problem.checkpoint,
+    )
+    return Trained.of(model, problem.specification, epochs=problem.recipe.epochs)

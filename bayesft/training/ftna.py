@@ -1,0 +1,108 @@
+"""FTNA, a fault-tolerant network architecture (Liu et al., DAC 2019): an error-correcting code in place of softmax.
+
+The last layer has L sigmoid outputs, trained to the codeword of the class; the prediction is the nearest codeword.
+The codewords come from a BCH code of large distance, and classes that a trained ERM network confuses get codewords
+far apart. Departures from the authors of BayesFT: the confusions are counted on *validation* data (theirs come from
+the test data), and the code is long enough (their 7 bits hold at most 16 words, too few for 43 classes).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bayesft.data import Split
+from bayesft.seeds import derive_seed
+from bayesft.training.loop import fit
+from bayesft.training.trained import Problem, Trained
+
+# Binary BCH codes (Lin and Costello, Error Control Coding, appendix B): bits, information bits, generator polynomial
+# (octal), minimum distance.
+BCH_CODES = ((15, 5, 0o2467, 7), (31, 6, 0o313365047, 15))
+
+
+def codewords(classes: int) -> np.ndarray:
+    """All words of the shortest code that has one for every class: (words, L) of 0 and 1, uint8.
+
+    L = 15 with distance 7 for up to 32 classes, L = 31 with distance 15 for up to 64. Raises ValueError for more.
+    """
+    for bits, information, generator, _ in BCH_CODES:
+        if classes <= 2**information:
+            words = np.zeros((2**information, bits), np.uint8)
+            for message in range(2**information):
+                product = 0  # message(x) · generator(x) over GF(2)
+                for power in range(information):
+                    if message >> power & 1:
+                        product ^= generator << power
+                words[message] = [product >> bit & 1 for bit in range(bits)]
+            return words
+    raise ValueError(f"{classes} classes: the longest code has {2 ** BCH_CODES[-1][1]} words")
+
+
+def assign_codewords(confusions: np.ndarray, seed: int, restarts: int = 8) -> np.ndarray:
+    """A codebook (C, L): the words that put confused classes far apart.
+
+    confusions: (C, C) counts, row = class, column = prediction. Maximises Σ confusions · distance by exchanging one
+    word at a time, from several random starts.
+    """
+    classes = len(confusions)
+    words = codewords(classes)
+    weight = confusions + confusions.T + 1.0  # the 1 keeps classes apart that were never confused
+    np.fill_diagonal(weight, 0)
+    signs = 2.0 * words - 1
+    distance = (words.shape[1] - signs @ signs.T) / 2  # (words, words)
+    random = np.random.default_rng(seed)
+    best, best_value = None, -np.inf
+    for _ in range(restarts):
+        chosen = random.permutation(len(words))  # the first C are in use, in the order of the classes
+        improved = True
+        while improved:
+            improved = False
+            for i in range(classes):
+                for j in range(i + 1, len(words)):
+                    value = _spread(distance, weight, chosen, classes)
+                    chosen[[i, j]] = chosen[[j, i]]
+                    if _spread(distance, weight, chosen, classes) > value + 1e-9:
+                        improved = True
+                    else:
+                        chosen[[i, j]] = chosen[[j, i]]
+        value = _spread(distance, weight, chosen, classes)
+        if value > best_value:
+            best, best_value = words[chosen[:classes]].copy(), value
+    return best
+
+
+def _spread(distance: np.ndarray, weight: np.ndarray, chosen: np.ndarray, classes: int) -> float:
+    used = chosen[:classes]
+    return float((weight * distance[np.ix_(used, used)]).sum())
+
+
+def confusion_matrix(trained: Trained, data: Split, classes: int) -> np.ndarray:
+    """Counts (C, C): row = class, column = prediction of the trained network, without drift."""
+    network = trained.networks(data.labels.device)[0]
+    with torch.inference_mode():
+        predictions = torch.cat([trained.decode(network(x)) for x in data.images.split(512)])
+    return torch.bincount(data.labels * classes + predictions, minlength=classes**2).view(classes, -1).cpu().numpy()
+
+
+def train(problem: Problem, erm: Trained) -> Trained:
+    """Train with the recipe on codewords; `erm` is the trained network whose confusions assign them."""
+    confusions = confusion_matrix(erm, problem.validation, problem.classes)
+    codebook = torch.from_numpy(assign_codewords(confusions, derive_seed(problem.seed, "codebook")))
+    specification = {**problem.specification, "outputs": codebook.shape[1]}
+    targets = codebook.float().to(problem.train.labels.device)
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs, targets[labels])
+
+    model = fit(
+        problem.fresh(outputs=codebook.shape[1]),
+        problem.train,
+        problem.recipe,
+        seed=problem.seed,
+        label=problem.label("ftna"),
+        loss=loss,
+        checkpoint=problem.checkpoint,
+    )
+    trained = Trained.of(model, specification, epochs=problem.recipe.epochs, bits=codebook.shape[1])
+    return Trained(specification, trained.members, codebook, trained.about)

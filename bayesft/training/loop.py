@@ -1,0 +1,129 @@
+"""The training loop, the same for every method: data in memory, batches by indexing, Adam, one-cycle, norm clipping.
+
+The authors train with Adam at 0.01 and clip gradients at 0.1. Under drift-aware training that falls apart, and every
+method must get the same recipe; so the step size rises to `lr` and falls again over the whole training, and the
+gradient's norm is clipped.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from bayesft.data import Split
+from bayesft.seeds import derive_seed
+from bayesft.settings import Recipe
+from bayesft.training.checkpoint import Checkpoint
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Gradient = Callable[[nn.Module, Loss, Tensor, Tensor], Tensor]
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    """Leave the gradient of the mean loss of the batch in `.grad` of the parameters, and return that loss.
+
+    Every method's gradient has this signature: x (B, ...), y (B, ...), a scalar back.
+    """
+    value = loss(model(x), y)
+    value.backward()
+    return value.detach()
+
+
+def fit(
+    model: nn.Module,
+    data: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    label: str,
+    loss: Loss = F.cross_entropy,
+    gradient: Gradient = plain_gradient,
+    after_step: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint | None = None,
+) -> nn.Module:
+    """Train `model` in place on `data` and return it.
+
+    The order of the images, and every other random number, is drawn for each epoch from (seed, epoch) alone: a
+    training that resumes from `checkpoint`, saved after every epoch, ends with the same weights as one that was
+    never interrupted. `label` names the training in the progress bar and in errors.
+
+    Raises Diverged, naming step and label, at the first loss that is not finite.
+    """
+    device = data.labels.device
+    steps = math.ceil(len(data.labels) / recipe.batch_size)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    scheduler = None
+    if recipe.schedule == "one_cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps * recipe.epochs + 1)
+    done = _resume(checkpoint, label, model, optimizer, scheduler)
+    if done:
+        tqdm.write(f"{label}: resuming after epoch {done} of {recipe.epochs}")
+    model.train()
+    bar = tqdm(range(done, recipe.epochs), desc=label, initial=done, total=recipe.epochs, unit="epoch", disable=None)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in bar:
+            torch.manual_seed(derive_seed(seed, "epoch", epoch))
+            order = torch.randperm(len(data.labels)).to(device)
+            # Batches of equal size: a last one of a single image would break batch normalisation.
+            for step, batch in enumerate(order.tensor_split(steps)):
+                optimizer.zero_grad()
+                value = gradient(model, loss, data.images[batch], data.labels[batch])
+                if not math.isfinite(value):
+                    at = epoch * steps + step
+                    raise Diverged(f"{label}: the loss is {float(value)} at step {at} (epoch {epoch}); lower the lr")
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                optimizer.step()
+                after_step()
+                if scheduler:
+                    scheduler.step()
+            bar.set_postfix(loss=f"{float(value):.3f}", refresh=False)
+            if checkpoint:
+                _save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
+    return model
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: Split, decode: Callable[[Tensor], Tensor] = lambda out: out.argmax(1)) -> float:
+    """The share of `data` that `model` classifies rightly, without drift."""
+    model.eval()
+    correct = sum(
+        int((decode(model(x)) == y).sum()) for x, y in zip(data.images.split(512), data.labels.split(512), strict=True)
+    )
+    return correct / len(data.labels)
+
+
+def _save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
+    state = optimizer.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"adam.{i}.{k}": tensor for i, entry in state["state"].items() for k, tensor in entry.items()}
+    value = {
+        "epochs": epochs_done,
+        "groups": state["param_groups"],
+        "scheduler": scheduler.state_dict() if scheduler else None,
+    }
+    checkpoint.save(label, tensors, value)
+
+
+def _resume(checkpoint, label, model, optimizer, scheduler) -> int:
+    """Put everything back as it was saved; the number of epochs that are done."""
+    found = checkpoint.load(label) if checkpoint else None
+    if found is None:
+        return 0
+    tensors, value = found
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            states.setdefault(int(index), {})[key] = tensor
+    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    optimizer.load_state_dict({"state": states, "param_groups": value["groups"]})
+    if scheduler:
+        scheduler.load_state_dict(value["scheduler"])
+    return value["epochs"]

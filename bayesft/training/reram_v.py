@@ -1,0 +1,114 @@
+"""ReRAM-V (Chen et al., DATE 2017): diagnose a device, fix its worst weights at what it holds, retrain the others.
+
+A device multiplies each programmed parameter by its own variation e^λ, λ ~ N(0, σ_d²), which stays the same when the
+parameter is programmed again. Round by round, the next worst-varying share of the parameters is fixed at what the
+device holds, and the others are retrained for one epoch to make up for them; the device then holds the fixed values
+and the programmed others. It ends when validation accuracy on the device gains less than 0.1 % or after the last
+round, and keeps the best state. In use the device then meets new drift, as every method does.
+
+Departures: σ_d and the numbers of rounds and devices are ours (the paper gives none). The code published with BayesFT
+compares the weights with themselves and retrains with a learning rate of 0.
+"""
+
+import torch
+from torch import Tensor
+
+from bayesft.models import build
+from bayesft.seeds import derive_seed
+from bayesft.training.loop import accuracy, fit
+from bayesft.training.trained import Problem, Trained
+
+SHARE_PER_ROUND = 0.1
+LEAST_GAIN = 0.001
+
+
+def train(
+    problem: Problem,
+    erm: Trained,
+    sigma_device: float,
+    rounds: int,
+    devices: int,
+) -> tuple[Trained, Trained]:
+    """Repair `erm` on each of so many devices: (repaired, merely programmed), one member a device in each.
+
+    The second is ERM on the same devices without any repair: what the programming error alone costs.
+    """
+    repaired, programmed, epochs = [], [], 0
+    for device in range(devices):
+        best, as_programmed, rounds_done = _repair(problem, erm, sigma_device, device, rounds)
+        repaired.append(best)
+        programmed.append(as_programmed)
+        epochs += rounds_done
+    about = {
+        "epochs": problem.recipe.epochs,
+        "epochs_repair_per_device": epochs / devices,
+        "sigma_device": sigma_device,
+        "devices": devices,
+    }
+    bare = {**about, "epochs_repair_per_device": 0}
+    return Trained(erm.specification, repaired, None, about), Trained(erm.specification, programmed, None, bare)
+
+
+def _repair(
+    problem: Problem,
+    erm: Trained,
+    sigma_device: float,
+    device: int,
+    rounds: int,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+    where = problem.train.labels.device
+    model = build(erm.specification).to(where)
+    model.load_state_dict(erm.members[0])
+    parameters = dict(model.named_parameters())
+    variation = {}
+    for name, p in parameters.items():
+        seed = derive_seed(problem.task, problem.seed, "device", device, name, tuple(p.shape))
+        lam = torch.randn(p.shape, generator=torch.Generator(where).manual_seed(seed), device=where)
+        variation[name] = (sigma_device * lam).exp()
+    severity = torch.cat([v.log().abs().flatten() for v in variation.values()])  # |λ| of every parameter
+    frozen = {name: torch.zeros_like(v, dtype=torch.bool) for name, v in variation.items()}
+    held = {name: (p.detach() * variation[name]).clone() for name, p in parameters.items()}
+
+    def on_device() -> dict[str, Tensor]:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        for name, p in parameters.items():
+            state[name] = torch.where(frozen[name], held[name], p.detach() * variation[name])
+        return state
+
+    def deployed_accuracy(state: dict[str, Tensor]) -> float:
+        network = build(erm.specification).to(where)
+        network.load_state_dict(state)
+        return accuracy(network, problem.validation)
+
+    @torch.no_grad()
+    def keep_frozen() -> None:
+        for name, p in parameters.items():
+            p.copy_(torch.where(frozen[name], held[name], p))
+
+    programmed = best = on_device()
+    best_accuracy = deployed_accuracy(best)
+    recipe = problem.recipe.model_copy(update={"epochs": 1, "lr": problem.recipe.lr / 10, "schedule": "constant"})
+    done = 0
+    for turn in range(rounds):
+        worst = severity.kthvalue(round(len(severity) * (1 - SHARE_PER_ROUND * (turn + 1))) + 1).values
+        for name, v in variation.items():
+            newly = (v.log().abs() >= worst) & ~frozen[name]
+            held[name] = torch.where(newly, parameters[name].detach() * v, held[name])
+            frozen[name] |= newly
+        keep_frozen()
+        seed = derive_seed(problem.seed, "repair", device, turn)
+        label = problem.label(f"reram_v device {device} round {turn}")
+        fit(model, problem.train, recipe, seed=seed, label=label, after_step=keep_frozen, checkpoint=problem.checkpoint)
+        done += 1
+        state = on_device()
+        value = deployed_accuracy(state)
+        gain = value - best_accuracy
+        if gain > 0:
+            best, best_accuracy = state, value
+        if gain < LEAST_GAIN:
+            break
+    return _on_cpu(best), _on_cpu(programmed), done
+
+
+def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in state.items()}

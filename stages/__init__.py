@@ -1,0 +1,1 @@
+"""One module a stage of the pipeline: read the parameters, call the library, write the outputs."""

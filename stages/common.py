@@ -1,0 +1,107 @@
+"""What every stage does around its own work: check the parameters, resume or start, say what happened, keep the time."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bayesft.files import checksum, write_text
+from stages.parameters import ParameterError, Parameters, load
+
+# Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
+ROOT = Path(os.environ.get("DVC_ROOT", "."))
+# Code that decides no result: a change there must not discard checkpoints.
+NO_RESULTS = ("bayesft/report/", "stages/render.py", "stages/check.py")
+
+
+def data_file(task: str) -> Path:
+    """The tensors of a task."""
+    return Path("data/datasets") / f"{task}.safetensors"
+
+
+def models_folder(task: str, method: str, seed: int) -> Path:
+    """The trained networks of one method: a file for each row that it has in the report."""
+    return Path("data/models") / task / method / str(seed)
+
+
+def results_file(task: str, method: str, seed: int) -> Path:
+    """The accuracies of one method's networks under drift."""
+    return Path("data/results") / task / method / f"{seed}.json"
+
+
+def timings_folder(scale: str) -> Path:
+    """Where the seconds of each stage go."""
+    return Path("data/timings") / scale
+
+
+def code_digest() -> str:
+    """SHA-256 over the code that decides results, so that a checkpoint is never resumed by other code."""
+    digest = hashlib.sha256()
+    for path in sorted([*Path("bayesft").rglob("*.py"), *Path("stages").glob("*.py")]):
+        if not path.as_posix().startswith(NO_RESULTS):
+            digest.update(f"{path.as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage at work: the checked parameters, the device, and the checkpoint of this very item."""
+
+    parameters: Parameters
+    device: str
+    checkpoint: object
+
+
+@contextmanager
+def stage(name: str, item: str, matters: Callable[[Parameters], object], inputs: tuple[Path, ...] = ()) -> Iterator:
+    """Run a stage's work: `with stage("train", "mlp-mnist-erm-0", …) as s`.
+
+    The checkpoint is keyed by `item` and everything that its result depends on: `matters(parameters)`, the bytes of
+    `inputs`, the code, the versions, the device and the threads. It is cleared when the work is done. The seconds
+    go to data/timings, which no stage depends on: a time is never the same twice.
+    """
+    import torch
+
+    from bayesft.training import Checkpoint
+
+    parameters = load()
+    torch.set_num_threads(parameters.threads)
+    device = parameters.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":  # the CPU's algorithms are deterministic as they are, and this call costs 1.5 s
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    key = [repr(matters(parameters)), [checksum(path) for path in inputs], code_digest(), torch.__version__]
+    key += [device, parameters.threads, platform.machine()]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    began = time.perf_counter()
+    with Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}") as checkpoint:
+        yield Stage(parameters, device, checkpoint)
+        checkpoint.clear()
+    seconds = round(time.perf_counter() - began, 2)
+    write_text(timings_folder(parameters.scale) / f"{name}@{item}.json", json.dumps(seconds))
+    print(f"{name} {item}: done in {seconds:.1f} s", flush=True)
+
+
+def run(main: Callable[..., None], *names: str) -> None:
+    """Call `main` with the command line's arguments, and turn an expected failure into one clear message."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name in names:
+        parser.add_argument(name, type=int if name == "seed" else str)
+    arguments = vars(parser.parse_args())
+    try:
+        main(**arguments)
+    except ParameterError as error:
+        sys.exit(f"error: {error}")
+    except (RuntimeError, OSError, ValueError) as error:
+        if os.environ.get("BAYESFT_TRACEBACK"):
+            raise
+        sys.exit(f"error: {type(error).__name__}: {error}\n(BAYESFT_TRACEBACK=1 shows where)")
