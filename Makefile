@@ -20,4 +20,4 @@ test: environment
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
 
 bench: environment
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tests.benchmarks.evaluation
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. python tests/benchmarks/evaluation.py

@@ -19,23 +19,23 @@ class Recipe(Settings):
 
     epochs: PositiveInt
     batch_size: PositiveInt
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
-    clip_norm: PositiveFloat
+    lr: PositiveFloat = 3e-3
+    weight_decay: NonNegativeFloat = 1e-4
+    clip_norm: PositiveFloat = 1.0
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
 
 
 class SearchRule(Settings):
     """How Algorithm 1 searches."""
 
-    acquisition: Acquisition
-    kernel: Kernel
-    objective: Literal["accuracy", "neg_loss"]
-    sigmas: tuple[PositiveFloat, ...] = Field(min_length=1)
-    weights: Literal["inherit", "scratch"]
-    granularity: Literal["layer", "stage"]
-    bounds: tuple[float, float]
-    lr: PositiveFloat
+    acquisition: Acquisition = "ei"
+    kernel: Kernel = "squared_exponential"
+    objective: Literal["accuracy", "neg_loss"] = "accuracy"
+    sigmas: tuple[PositiveFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
+    weights: Literal["inherit", "scratch"] = "inherit"
+    granularity: Literal["layer", "stage"] = "layer"
+    bounds: tuple[float, float] = (0.0, 0.8)
+    lr: PositiveFloat = 1e-3
 
     @field_validator("bounds")
     @classmethod
@@ -48,10 +48,10 @@ class SearchRule(Settings):
 class SearchBudget(Settings):
     """How long Algorithm 1 searches."""
 
-    trials: PositiveInt
-    initial: PositiveInt
-    epochs: PositiveInt
-    draws: int = Field(ge=2)
+    trials: PositiveInt = 20
+    initial: PositiveInt = 4
+    epochs: PositiveInt = 1
+    draws: int = Field(10, ge=2)
 
 
 class SearchSettings(SearchRule, SearchBudget):

@@ -1,4 +1,4 @@
-"""What every stage does around its own work: check the parameters, resume or start, say what happened, keep the time."""
+"""What every stage does around its own work: check the parameters, resume or start, say what it did, keep the time."""
 
 import argparse
 import hashlib

@@ -2,7 +2,6 @@
 
 import json
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,17 +16,20 @@ from stages.parameters import Parameters, load
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "seaborn", "dvc")
 
 
-def main() -> None:
-    """Render the report of the run."""
+def main(what: str = "all") -> None:
+    """Render the report of the run: "all" of it, or what is "there" of a run that has not ended."""
     p = load()
     folder = Path("reports") / p.scale
-    wanted = {(t, m, s) for t in p.tasks for m in p.all_methods for s in p.seeds}
-    wanted |= {("ablation", factor, s) for factor in p.ablations for s in p.seeds}
-    _drop_others(wanted)
-    tasks = {task: _gather(task, p.all_methods, p.seeds) for task in p.tasks}
-    ablation = {factor: _gather("ablation", [factor], p.seeds) for factor in p.ablations}
-    data = next(iter(tasks.values())).data
-    note = _note(p, data)
+    if what == "all":
+        wanted = {(t, m, s) for t in p.tasks for m in p.all_methods for s in p.seeds}
+        wanted |= {("ablation", factor, s) for factor in p.ablations for s in p.seeds}
+        _drop_others(wanted)
+    tasks = {task: _gather(p, what, task, p.all_methods) for task in p.tasks}
+    ablation = {factor: _gather(p, what, "ablation", [factor]) for factor in p.ablations}
+    tasks, ablation = ({name: r for name, r in group.items() if r is not None} for group in (tasks, ablation))
+    if not tasks:
+        raise ValueError("no task has results of every method yet: run dvc repro")
+    note = _note(p, next(iter(tasks.values())).data)
     maps = Boundaries.load(Path("data/boundary.safetensors"))
     pictures = ["figure1", "figure2", "figure3", "search"]
     figures.figure_1(maps, folder / "figures", f"two noisy half-moons (scikit-learn), {len(maps.points)} test points")
@@ -51,7 +53,11 @@ def main() -> None:
     print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
 
 
-def _gather(task: str, methods: Iterable[str], seeds: Iterable[int]) -> TaskResults:
+def _gather(p: Parameters, what: str, task: str, methods: list[str]) -> TaskResults | None:
+    """The results of the run's seeds; of a run that has not ended, of those seeds that every method has."""
+    seeds = [s for s in p.seeds if what == "all" or all(results_file(task, m, s).exists() for m in methods)]
+    if not seeds:
+        return None
     files = {(m, s): json.loads(results_file(task, m, s).read_text(encoding="utf-8")) for m in methods for s in seeds}
     return TaskResults.gather(files)
 
@@ -72,17 +78,17 @@ def _drop_others(wanted: set[tuple[str, str, int]]) -> None:
 def _note(p: Parameters, data: dict) -> str:
     used = data["images_used"]
     counts = f"{used['train']:,} train / {used['validation']:,} validation / {used['test']:,} test images"
-    seeds = f"seed{'s' if len(p.seeds) > 1 else ''} {', '.join(map(str, p.seeds))}"
     draws = f"{p.budget.evaluate.draws} drift draws a point"
-    return f"data: {data['name']} ({data['source']}), {counts}; scale: {p.scale}; {seeds}; {draws}"
+    return f"data: {data['name']} ({data['source']}), {counts}; scale: {p.scale}; {draws}"
 
 
 def _provenance(p: Parameters, tasks: dict[str, TaskResults]) -> dict:
     """What the numbers were made from. A commit can't name itself, so the code is named by its digest."""
-    parameters = p.model_dump(mode="json", exclude={"scales", "data"})
+    parameters = p.model_dump(mode="json", exclude={"scales", "data", "seeds"})
     return {
         "parameters": {**parameters, "data_source": p.data.source, "budget": p.budget.model_dump(mode="json")},
         "data": {task: result.data for task, result in tasks.items()},
+        "seeds": {task: list(result.seeds) for task, result in tasks.items()},
         "code_sha256": code_digest(),
         "versions": {name: version(name) for name in VERSIONS},
         "python": platform.python_version(),
@@ -99,4 +105,4 @@ def _collect_timings(p: Parameters, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "what")

@@ -26,11 +26,10 @@ def main(task: str, method: str, seed: int) -> None:
         trained.save(folder / f"{method}.safetensors")
         if method == "bayesft":
             result.best_model.save(folder / "bayesft-alg1.safetensors")
-        best = max(result.trials, key=lambda t: t.objective)
-        print(
-            f"{item}: {len(result.trials)} trials, best objective {best.objective:.4f} ± {best.standard_error:.4f}, "
-            f"rates {', '.join(f'{site.name} {rate:.2f}' for site, rate in zip(result.sites, result.rates, strict=True))}"
-        )
+        best = result.best
+        rates = ", ".join(f"{site.name} {rate:.2f}" for site, rate in zip(result.sites, result.rates, strict=True))
+        found = f"best objective {best.objective:.4f} ± {best.standard_error:.4f}, chosen rates {rates}"
+        print(f"{item}: {len(result.trials)} trials, {found}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A file is used only when its checksum is the published one, and takes its final 
 named in the error and never left in place of a good one.
 """
 
+import http.client
 import shutil
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,8 @@ def fetch(source: Source, folder: Path, mirror: str | None = None, set_name: str
                     f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
                 ) from None
             failures.append(str(damage))
-        except (OSError, urllib.error.URLError) as error:
-            failures.append(f"{place}: {error}")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{place}: {type(error).__name__}: {error}")
     tried = "\n  ".join(failures)
     raise FetchError(
         f"{source.name} (md5 {source.md5}) could not be fetched. Tried:\n  {tried}\n"

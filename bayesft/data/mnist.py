@@ -1,6 +1,7 @@
 """MNIST (LeCun et al., 1998) from its four idx files, and scikit-learn's handwritten digits in its place."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,11 @@ def embedded() -> Images:
 
 def read_idx(path: Path) -> np.ndarray:
     """The array of a gzip-compressed idx file of bytes. Raises ValueError when it is not one, or is cut short."""
-    with gzip.open(path) as file:
-        content = file.read()
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file: {error}") from None
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path}: not an idx file of unsigned bytes")
     dimensions = content[3]

@@ -77,7 +77,7 @@ def monte_carlo(
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
     if sigma < 0:
         raise ValueError(f"sigma = {sigma}: must be at least 0")
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         if sigma == 0:  # no drift: every copy is the network itself
@@ -102,12 +102,23 @@ def monte_carlo(
             totals.append(sums / len(images))
         return torch.cat(totals).repeat(copies_of_first) if totals else torch.zeros(0, dtype=torch.float64)
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def _one_by_one(model: nn.Module, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
     for copy in drifted:
         yield functional_call(model, copy, (x,))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x·Wᵀ + b for inputs (B, D). What all B inputs have in common, the margin of an image, is multiplied once."""
+    common = x[0]
+    varies = (x != common).any(0)  # (D,)
+    if x.dim() != 2 or varies.float().mean() > 0.9:
+        return nn.functional.linear(x, weight, bias)
+    constant = nn.functional.linear(common[~varies], weight[:, ~varies], bias)
+    return nn.functional.linear(x[:, varies], weight[:, varies], constant)
 
 
 # Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
@@ -133,9 +144,12 @@ class _SharedStart:
     @classmethod
     def of(cls, model: nn.Module) -> "_SharedStart | None":
         """The shared start of `model`, or None where it has none."""
-        if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        tied = len(names) > len(list(model.parameters()))
+        if type(model) is not nn.Sequential or hooked or tied:
             return None
-        modules = list(model.named_children())
+        modules = list(model._modules.items())  # not named_children, which leaves out a module's second place
         first = next((i for i, (_, m) in enumerate(modules) if next(m.parameters(), None) is not None), None)
         if first is None:
             return None
@@ -165,7 +179,7 @@ class _SharedStart:
             bias = torch.cat([copy.get(f"{self.name}.bias", self.layer.bias) for copy in drifted])
         given = self.before(x)
         if isinstance(self.layer, nn.Linear):
-            stacked, features = nn.functional.linear(given, weight, bias), -1  # (B, ..., T · features)
+            stacked, features = _linear(given, weight, bias), -1  # (B, T · features)
         else:
             layer = self.layer
             stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)

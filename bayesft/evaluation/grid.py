@@ -16,7 +16,7 @@ def sigma_grid(sigma_max: float, step: float) -> list[float]:
     Points are rounded to six digits, so grids of different ends share their points exactly.
     """
     points = [round(i * step, 6) for i in range(int(sigma_max / step + 1e-9) + 1)]
-    return points if abs(points[-1] - sigma_max) < 1e-9 else [*points, sigma_max]
+    return points if points[-1] == round(sigma_max, 6) else [*points, sigma_max]
 
 
 def accuracy_grid(

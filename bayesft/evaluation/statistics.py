@@ -44,5 +44,11 @@ def estimate(values: np.ndarray, confidence: float = 0.95) -> Estimate:
 
 
 def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Estimate:
-    """The mean of first − second, both (seeds, draws), paired: the same seeds and, by common random numbers, draws."""
-    return estimate(np.asarray(first, float) - np.asarray(second, float), confidence)
+    """The mean of first − second, both (seeds, draws), paired: the same seeds and, by common random numbers, draws.
+
+    Raises ValueError when their shapes differ.
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if first.shape != second.shape:
+        raise ValueError(f"values of shapes {first.shape} and {second.shape} can't be paired")
+    return estimate(first - second, confidence)

@@ -52,7 +52,8 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
             sizes.setdefault(name, size)
             layer_seen = False
     if not sizes:
-        sizes = {name: size for name, module, size in calls[: max(last, 0)] if isinstance(module, LAYERS)}
+        layers = [(name, size) for name, module, size in calls[: max(last, 0)] if isinstance(module, LAYERS)]
+        sizes = {name: size for name, size in layers if name != calls[last][0]}
     if not sizes:
         raise ValueError("no dropout site: the network needs at least two layers with weights (Linear or Conv)")
     if granularity == "layer":
@@ -106,11 +107,10 @@ def dropout(model: nn.Module, sites: Sequence[Site], rates: Sequence[float]) -> 
     """Train `model` with dropout at `sites`: one rate a site, in [0, 1). On leaving, the network is as it was."""
     if len(sites) != len(rates) or not all(0 <= rate < 1 for rate in rates):
         raise ValueError(f"{len(sites)} sites and rates {list(rates)}: need one rate in [0, 1) for each site")
-    hooks = [
-        model.get_submodule(name).register_forward_hook(_Dropout(float(rate)))
-        for site, rate in zip(sites, rates, strict=True)
-        for name in site.modules
+    places = [
+        (model.get_submodule(name), rate) for site, rate in zip(sites, rates, strict=True) for name in site.modules
     ]
+    hooks = [module.register_forward_hook(_Dropout(float(rate))) for module, rate in places]
     try:
         yield model
     finally:

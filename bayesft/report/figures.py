@@ -8,7 +8,7 @@ import numpy as np
 
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.statistics import estimate
-from bayesft.report.results import ROWS, TaskResults
+from bayesft.report.results import ROWS, TaskResults, bands
 from bayesft.report.style import LOOKS, VARIANT_LOOKS, accuracy_axes, curve, save
 from bayesft.tasks import ABLATION, TASKS
 
@@ -49,7 +49,7 @@ def figure_2(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         ax.legend(loc="lower left", fontsize=8)
     for ax in np.atleast_1d(axes)[1:]:
         ax.set_ylabel("")
-    save(figure, folder, "figure2", f"{note}\nmean; band: {next(iter(results.values())).band()}")
+    save(figure, folder, "figure2", f"{note}\n{bands(results, {f: ABLATION[f].panel for f in results})}")
 
 
 def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
@@ -61,7 +61,7 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         ax.set_ylabel("")
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, 3 * len(results)), fontsize=8)
-    save(figure, folder, "figure3", f"{note}\nmean; band: {next(iter(results.values())).band()}")
+    save(figure, folder, "figure3", f"{note}\n{bands(results, {t: TASKS[t].panel for t in results})}")
     for task, result in results.items():
         figure, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
         _panel(ax, task, result)
@@ -112,7 +112,7 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
         )  # fmt: skip
         right.legend(fontsize=8)
     more = "points: trials ± standard error over draws; lines: best so far"
-    if len(next(iter(results.values())).seeds) > 1:
-        more += ", mean over seeds"
+    if any(len(result.seeds) > 1 for result in results.values()):
+        more += ", mean over seeds where there are several"
     more += ". Weights are inherited, so later trials have trained longer, in both searches alike"
     save(figure, folder, "search", f"{note}\n{more}")

@@ -29,9 +29,9 @@ def page(
         panel = TASKS[task].panel
         parts += [
             f"## ({panel}) {TASKS[task].title}",
-            f"Accuracy on {result.data['images_used']['test']:,} test images, mean ± {result.band()}. The last columns are the mean over "
-            f"the grid σ = 0 … {result.sigmas[-1]:g}, and BayesFT's mean minus the row's, paired by "
-            f"{'seed' if len(result.seeds) > 1 else 'draw'}.",
+            f"Accuracy on {result.data['images_used']['test']:,} test images, mean ± {result.band()}. The last "
+            f"columns are the mean over the grid σ = 0 … {result.sigmas[-1]:g}, and BayesFT's mean minus the row's, "
+            f"paired by {'seed' if len(result.seeds) > 1 else 'draw'}.",
             _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
             "Epochs of training behind each row, the search and the final training apart:",
             _epochs_table(result),
@@ -99,8 +99,8 @@ def _epochs_table(result: TaskResults) -> str:
         extra = sum(a.get("epochs_search", 0) + a.get("epochs_repair_per_device", 0) for a in about) / len(about)
         if row == "bayesft-alg1":  # its weights come out of the search itself
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
-        cells = {"final training": f"{final:g}", "search, or repair of each device": f"{extra:.3g}"}
-        cells["all"] = f"{final + extra:.3g}"
+        cells = {"final training": f"{round(final, 1):g}", "search, or repair of each device": f"{round(extra, 1):g}"}
+        cells["all"] = f"{round(final + extra, 1):g}"
         rates = [list(a["rates"].values()) for a in about if "rates" in a]
         cells["dropout rates"] = "; ".join(", ".join(f"{r:.2f}" for r in seed) for seed in rates) or MISSING
         table[ROWS.get(row, row)] = cells

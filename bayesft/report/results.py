@@ -39,10 +39,18 @@ class TaskResults:
 
     @classmethod
     def gather(cls, files: Mapping[tuple[str, int], dict]) -> "TaskResults":
-        """From the results of (method, seed): the content of their files. Every method has every seed."""
+        """From the results of (method, seed): the content of their files. Every method has every seed.
+
+        Raises ValueError when they were evaluated on different grids.
+        """
         seeds = tuple(sorted({seed for _, seed in files}))
         methods = list(dict.fromkeys(method for method, _ in files))
         first = next(iter(files.values()))
+        for (method, seed), content in files.items():
+            if content["sigmas"] != first["sigmas"]:
+                raise ValueError(
+                    f"{method} seed {seed} was evaluated on another grid of σ than the others: run dvc repro"
+                )
         accuracy, about = {}, {}
         for method in methods:
             for row in files[method, seeds[0]]["rows"]:
@@ -77,8 +85,19 @@ class TaskResults:
         """What the intervals are over, in words."""
         draws = next(iter(self.accuracy.values())).shape[2]
         if len(self.seeds) > 1:
-            return f"95 % interval over {len(self.seeds)} training seeds ({draws} drift draws each)"
+            numbers = ", ".join(map(str, self.seeds))
+            return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
         return f"95 % interval over {draws} drift draws (one training seed, {self.seeds[0]})"
+
+
+def bands(results: Mapping[str, TaskResults], panels: Mapping[str, str]) -> str:
+    """What the intervals of several panels are over: said once where all agree, else panel by panel."""
+    said: dict[str, list[str]] = {}
+    for name, result in results.items():
+        said.setdefault(result.band(), []).append(panels[name])
+    if len(said) == 1:
+        return f"mean; band: {next(iter(said))}"
+    return "mean; band: " + "; ".join(f"({', '.join(names)}) {band}" for band, names in said.items())
 
 
 def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:

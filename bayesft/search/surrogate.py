@@ -38,6 +38,7 @@ class Surrogate:
         self.regressor = GaussianProcessRegressor(
             ConstantKernel(1.0, (0.05, 20.0)) * shape + WhiteKernel(1e-2, (1e-6, 1.0)),
             alpha=(errors / self.scale) ** 2 + 1e-10,
+            noise="gaussian",  # the white noise is in the data, and not in what is predicted
             n_restarts_optimizer=4,
             random_state=seed,
         )
@@ -85,6 +86,7 @@ def propose(
 
     The first `initial` points are random, and all of them where `random` is set (the control of the same budget). It
     depends on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
+    Raises ValueError when the trials leave no room for a new one.
     """
     points = np.asarray(points, float).reshape(-1, dimensions)
     generator = np.random.default_rng(derive_seed(seed, "proposal", len(points)))
@@ -97,6 +99,8 @@ def propose(
         candidates = np.vstack([candidates, near.clip(0, 1)])
     if len(points):
         distance = np.linalg.norm(candidates[:, None] - points[None], axis=2).min(1)
+        if distance.max() < CLOSEST:
+            raise ValueError(f"{len(points)} trials leave no room for another in {dimensions} dimension(s)")
         candidates = candidates[distance >= CLOSEST]
     if model is None:
         return candidates[0]

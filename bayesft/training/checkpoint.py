@@ -22,7 +22,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self._lock = FileLock(self.folder.with_suffix(".lock"))
+        self._lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
 
     def __enter__(self) -> "Checkpoint":
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,337 @@
+"""Monte-Carlo estimates: the shared first layer against a plain loop, common random numbers, nothing left behind."""
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bayesft.drift import LogNormalDrift, drifted_parameters, monte_carlo
+from bayesft.drift.montecarlo import drifting
+from bayesft.models import build
+from bayesft.tasks import TASKS
+
+FAULT = LogNormalDrift()
+KEY = ("a task", 3)
+SIGMA = 0.6
+DRAWS = [0, 1, 4]
+
+
+class Plain(nn.Sequential):
+    """The same network with the same parameter names, as a kind that has no shared start."""
+
+
+class Wrapper(nn.Module):
+    """A network inside of another module, as users write them."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
+    # A smooth score: accuracies would hide small differences.
+    return -nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+
+def right(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs.argmax(1) == labels).float()
+
+
+def data(count: int, shape: tuple[int, ...] = (1, 28, 28), classes: int = 10) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, *shape, generator=generator), torch.randint(classes, (count,), generator=generator)
+
+
+def small(seed: int = 0, **changes) -> nn.Sequential:
+    return build({"network": "mlp", "inputs": 6, "hidden": (16, 8), "outputs": 3, **changes}, seed)
+
+
+def small_data(count: int = 40) -> tuple[Tensor, Tensor]:
+    return data(count, (6,), 3)
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Give every batch normalisation running statistics and weights other than the initial ones."""
+    generator = torch.Generator().manual_seed(11)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 2, generator=generator)
+                module.bias.normal_(generator=generator)
+    return model
+
+
+@torch.no_grad()
+def by_hand(model, images, labels, score, sigma, draws, parameters="all") -> Tensor:
+    """One drifted deep copy of the whole network after the other, all the images at once."""
+    means = []
+    for draw in draws:
+        drifted = drifted_parameters(model, FAULT, sigma, KEY, draw, parameters)
+        twin = copy.deepcopy(model).eval()
+        for name, theta in twin.named_parameters():
+            theta.copy_(drifted.get(name, theta))
+        means.append(score(twin(images), labels).double().mean())
+    return torch.stack(means)
+
+
+def estimate(model, images, labels, sigma=SIGMA, draws=DRAWS, score=likelihood, key=KEY, **options) -> Tensor:
+    return monte_carlo(model, images, labels, score, FAULT, sigma, draws, key, **options)
+
+
+def assert_same(first: Tensor, second: Tensor):
+    """Equal but for the rounding of float32 sums in another order."""
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("parameters", ["all", "weights"])
+@pytest.mark.parametrize(("task", "count"), [("mlp-mnist", 1100), ("lenet-mnist", 300)])
+def test_shared_first_layer_scores_as_a_plain_loop_also_with_a_smaller_last_batch(task, count, parameters):
+    model, (images, labels) = build(TASKS[task].specification, 5), data(count)
+    values = estimate(model, images, labels, parameters=parameters)
+    assert values.shape == (3,) and values.dtype == torch.float64
+    assert len(set(values.tolist())) == 3
+    assert_same(values, by_hand(model, images, labels, likelihood, SIGMA, DRAWS, parameters))
+
+
+@pytest.mark.parametrize("task", ["mlp-mnist", "lenet-mnist"])
+def test_other_modules_score_the_same(task):
+    model, (images, labels) = build(TASKS[task].specification, 5), data(300)
+    plain = Plain(OrderedDict(model.named_children()))
+    assert_same(estimate(plain, images, labels), estimate(model, images, labels))
+    wrapper = Wrapper(model)  # other parameter names, so other draws
+    assert_same(estimate(wrapper, images, labels), by_hand(wrapper, images, labels, likelihood, SIGMA, DRAWS))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        (nn.Conv2d(2, 4, 3, stride=2, padding=1, dilation=2, bias=False), nn.AvgPool2d(2), nn.GELU()),
+        (nn.Conv2d(2, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
+        (nn.Conv2d(2, 4, 3, groups=2), nn.ReLU()),
+        (nn.Conv2d(2, 4, 3, padding=2, padding_mode="circular"), nn.MaxPool2d(3)),
+        (nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU()), nn.Conv2d(4, 4, 3)),
+        (nn.Identity(), nn.Dropout(0.5), nn.Conv2d(2, 3, 3), nn.Dropout2d(0.5), nn.PReLU()),
+        (nn.Linear(9, 5), nn.LeakyReLU(inplace=True)),
+    ],
+    ids=["strided", "batch norm", "grouped", "circular", "nested", "dropout", "linear on maps"],
+)
+def test_any_first_layer_scores_as_a_plain_loop(start):
+    torch.manual_seed(0)
+    model = nn.Sequential(*copy.deepcopy(start), nn.Flatten(), nn.LazyLinear(3))
+    images, labels = data(30, (2, 9, 9), 3)
+    model.eval()(images)
+    for parameters in ("all", "weights"):
+        expected = by_hand(model, images, labels, likelihood, SIGMA, DRAWS, parameters)
+        assert_same(estimate(model, images, labels, parameters=parameters), expected)
+
+
+@pytest.mark.parametrize("count", [1, 40, 1025])
+@pytest.mark.parametrize("shared", [0, 1, 3, 6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_inputs_that_all_images_have_in_common_score_as_a_plain_loop(count, shared, bias):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8, bias=bias), nn.ReLU(), nn.Linear(8, 3))
+    images, labels = small_data(count)
+    images[:, :shared] = torch.arange(6.0)[:shared]  # a margin, black or not
+    images = images.flip(1)
+    for parameters in ("all", "weights"):
+        expected = by_hand(model, images, labels, likelihood, SIGMA, DRAWS, parameters)
+        assert_same(estimate(model, images, labels, parameters=parameters), expected)
+
+
+def test_an_activation_used_twice_counts_twice():
+    relu = nn.ReLU()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), relu, nn.Linear(8, 8), relu, nn.Linear(8, 3))
+    images, labels = small_data()
+    assert_same(estimate(model, images, labels), by_hand(model, images, labels, likelihood, SIGMA, DRAWS))
+
+
+def test_a_weight_shared_with_the_first_layer_drifts_in_both():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    model[2].weight = model[0].weight
+    images, labels = small_data()
+    assert_same(estimate(model, images, labels), by_hand(model, images, labels, likelihood, SIGMA, DRAWS))
+
+
+def test_a_hook_on_the_first_layer_acts():
+    model = small()
+    model[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+    images, labels = small_data()
+    assert_same(estimate(model, images, labels), by_hand(model, images, labels, likelihood, SIGMA, DRAWS))
+
+
+@pytest.mark.parametrize("task", ["mlp-mnist", "lenet-mnist"])
+def test_level_zero_is_the_clean_network(task):
+    model, (images, labels) = build(TASKS[task].specification, 5).eval(), data(300)
+    with torch.no_grad():
+        clean = right(model(images), labels).double().mean()
+    values = estimate(model, images, labels, 0.0, range(4), right)
+    assert torch.equal(values, clean.repeat(4))
+    assert 0 < clean < 1
+
+
+@pytest.mark.parametrize("task", ["mlp-mnist", "lenet-mnist"])
+def test_the_memory_bound_changes_no_score(task):
+    model, (images, labels) = build(TASKS[task].specification, 5), data(200)
+    draws = range(7)
+    tight = estimate(model, images, labels, draws=draws, memory_mib=1)
+    assert_same(tight, estimate(model, images, labels, draws=draws, memory_mib=1024))
+
+
+def test_the_memory_bound_holds_and_the_first_layer_is_shared_within_it(monkeypatch):
+    outputs = []
+    linear = nn.functional.linear
+
+    def recorded(x: Tensor, *others) -> Tensor:
+        output = linear(x, *others)
+        if x.shape == (1024, 784):
+            outputs.append(output.numel() * output.element_size())
+        return output
+
+    monkeypatch.setattr(nn.functional, "linear", recorded)
+    images, labels = data(1024)
+    estimate(build(TASKS["mlp-mnist"].specification, 5), images, labels, draws=range(5), memory_mib=2)
+    one = 1024 * 192 * 4
+    assert outputs == [2 * one, 2 * one, one]
+    assert max(outputs) <= 2 * 2**20
+
+
+@pytest.mark.parametrize("make", [lambda: build(TASKS["mlp-mnist"].specification, 5), lambda: Wrapper(small())])
+def test_a_draw_depends_neither_on_the_order_nor_on_the_others(make):
+    model = make()
+    images, labels = small_data() if isinstance(model, Wrapper) else data(60)
+    together = estimate(model, images, labels, draws=[7, 2, 5])
+    assert_same(estimate(model, images, labels, draws=[5, 7, 2]), together[[2, 0, 1]])
+    for place, draw in enumerate([7, 2, 5]):
+        assert_same(estimate(model, images, labels, draws=[draw]), together[place : place + 1])
+    assert len(set(together.tolist())) == 3
+
+
+def test_no_draws_give_no_scores():
+    images, labels = small_data()
+    for sigma in (0.0, SIGMA):
+        assert estimate(small(), images, labels, sigma, []).shape == (0,)
+
+
+def test_levels_and_networks_share_their_draws_but_keys_do_not():
+    first, second = small(seed=0), small(seed=1)
+
+    def factors(model: nn.Module, sigma: float, key: tuple = KEY, draw: int = 2) -> dict[str, Tensor]:
+        drifted = drifted_parameters(model, FAULT, sigma, key, draw)
+        return {name: (drifted[name] / theta.detach()).log() / sigma for name, theta in model.named_parameters()}
+
+    base = factors(first, 0.5)
+    for same in (factors(first, 1.1), factors(second, 0.5)):
+        for name, value in base.items():
+            torch.testing.assert_close(same[name], value, rtol=1e-3, atol=1e-5)
+    for other in (factors(first, 0.5, ("a task", 4)), factors(first, 0.5, draw=3)):
+        for name, value in base.items():
+            assert (other[name] - value).abs().max() > 0.1, name
+
+
+def test_parameters_of_one_shape_drift_independently():
+    model = build({"network": "mlp", "inputs": 30, "hidden": (30,), "outputs": 30}, 0)
+    drifted = drifted_parameters(model, FAULT, 1.0, KEY, 0)
+    first, second = ((drifted[name] / model.get_parameter(name)).log().flatten() for name in ("1.weight", "3.weight"))
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 4 / 30
+
+
+def test_level_zero_and_small_levels_join():
+    images, labels = small_data()
+    clean, near = (estimate(small(), images, labels, sigma) for sigma in (0.0, 1e-6))
+    torch.testing.assert_close(near, clean, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_alone_leave_biases_and_normalisation():
+    model = with_statistics(small(normalization="batch"))
+    assert [type(module).__name__ for module in model[1:3]] == ["Linear", "BatchNorm1d"]
+    weights = ["1.weight", "4.weight", "7.weight"]
+    assert list(drifting(model, "weights")) == weights
+    assert list(drifted_parameters(model, FAULT, SIGMA, KEY, 0, "weights")) == weights
+    assert list(drifted_parameters(model, FAULT, SIGMA, KEY, 0, "all")) == [n for n, _ in model.named_parameters()]
+    for name, value in drifted_parameters(model, FAULT, SIGMA, KEY, 0, "weights").items():
+        assert not torch.equal(value, model.get_parameter(name))
+    assert list(drifting(nn.Linear(2, 2), "weights")) == ["weight"]
+    assert list(drifting(nn.Sequential(nn.ConvTranspose2d(1, 1, 2), nn.LayerNorm(2)), "weights")) == ["0.weight"]
+
+
+@pytest.mark.parametrize("parameters", ["all", "weights"])
+def test_running_statistics_neither_drift_nor_change(parameters):
+    model = with_statistics(small(normalization="batch")).train()
+    images, labels = small_data()
+    expected = by_hand(model, images, labels, likelihood, SIGMA, DRAWS, parameters)
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    assert_same(estimate(model, images, labels, parameters=parameters), expected)
+    assert len(buffers) == 6
+    for name, value in model.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make", [lambda: build(TASKS["lenet-mnist"].specification, 5), lambda: Wrapper(small(normalization="batch"))]
+)
+def test_the_network_comes_back_as_it_was(make, training):
+    model = make().train(training)
+    images, labels = small_data() if isinstance(model, Wrapper) else data(20)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    estimate(model, images, labels)
+    assert list(model.state_dict()) == list(before)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [module.training for module in model.modules()] == [training] * len(list(model.modules()))
+    assert all(theta.requires_grad and theta.grad is None for theta in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_training_mode_comes_back_after_an_error():
+    def broken(outputs: Tensor, labels: Tensor) -> Tensor:
+        raise RuntimeError("score")
+
+    model = small().train()
+    with pytest.raises(RuntimeError, match="score"):
+        estimate(model, *small_data(), score=broken)
+    assert all(module.training for module in model.modules())
+
+
+def test_mixed_training_modes_come_back():
+    model = small(normalization="batch").train()
+    model[2].eval()
+    modes = [module.training for module in model.modules()]
+    estimate(model, *small_data())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_dropout_is_off():
+    images, labels = small_data()
+    plain, dropping = small(), small(dropout=("dropout", 0.5)).train()
+    # Dropout shifts the layers' names, so the comparison is with the plain loop on the same network.
+    assert_same(estimate(dropping, images, labels), by_hand(dropping, images, labels, likelihood, SIGMA, DRAWS))
+    assert_same(estimate(dropping, images, labels, 0.0), estimate(plain, images, labels, 0.0))
+
+
+@pytest.mark.parametrize(("images", "labels"), [(5, 4), (4, 5), (0, 0)])
+def test_as_many_labels_as_images_are_needed(images, labels):
+    with pytest.raises(ValueError, match=f"{images} images and {labels} labels"):
+        estimate(small(), torch.zeros(images, 6), torch.zeros(labels, dtype=torch.int64))
+
+
+def test_a_negative_level_is_refused():
+    with pytest.raises(ValueError, match="sigma = -0.1"):
+        estimate(small(), *small_data(), sigma=-0.1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, SIGMA])
+def test_unknown_parameters_are_refused_and_the_allowed_named(sigma):
+    with pytest.raises(ValueError, match="'biases': must be one of all, weights"):
+        estimate(small(), *small_data(), sigma=sigma, parameters="biases")

@@ -1,0 +1,278 @@
+"""The pipeline through DVC, in a clone of its own, at the smallest scale. The tests build on one another, in order."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from bayesft.training import Checkpoint
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.pipeline
+
+
+class Clone:
+    """A copy of what git has, or would have, of this project, as a repository of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        for name in listed:
+            if (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.change("scale", "smoke")
+        for command in ("init -q .", "config user.email t@example.org", "config user.name tests", "add -A"):
+            self.run("git", *command.split())
+        self.run("git", "commit", "-qm", "clone")
+
+    def environment(self) -> dict:
+        bin_folder = str(Path(sys.executable).parent)
+        environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+        for name in ("BAYESFT_MIRROR", "DVC_ROOT", "DVC_EXP_NAME"):
+            environment.pop(name, None)
+        return environment
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        """Run a command here; its standard output and error together."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert (done.returncode == 0) == ok, done.stdout[-4000:]
+        return done.stdout
+
+    def change(self, key: str, value: object) -> None:
+        """Change one entry of params.yaml."""
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        *parents, last = key.split(".")
+        block = content
+        for parent in parents:
+            block = block[parent]
+        block[last] = value
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture
+def unchanged(clone):
+    """Put params.yaml and the code back afterwards."""
+    yield
+    clone.run("git", "checkout", "-q", ".")
+
+
+def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
+    for key, value, said in (
+        ("sigma_max", -1, "sigma_max = -1"),
+        ("scale", "papr", "'smoke', 'quick' or 'paper'"),
+        ("tasks", ["mlp-mnits"], "mlp-mnist, lenet-mnist"),
+        ("methods.train", ["erm", "empire"], "'erm', 'awp' or 'uniform'"),
+    ):
+        clone.run("git", "checkout", "-q", "params.yaml")
+        clone.change(key, value)
+        output = clone.run("dvc", "repro", ok=False)
+        assert said in output and key.split(".")[0] in output, output
+        assert stages_run(output) == ["check"]
+        assert not list(clone.folder.glob("data/*/*"))
+
+
+def test_repro_makes_every_figure_and_table(clone):
+    clone.run("dvc", "repro")
+    report = clone.folder / "reports/smoke"
+    for figure in ("figure1", "figure2", "figure3", "figure3a", "figure3b", "search"):
+        for suffix in ("png", "pdf"):
+            assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure
+    page = (report / "README.md").read_text()
+    assert "handwritten digits" in page and "scale: smoke" in page
+    results = pd.read_csv(report / "results.csv")
+    rows = {"erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft-alg1", "bayesft"}
+    assert set(results[results.task == "mlp-mnist"].row) == rows | {"erm-programmed"}
+    assert results.accuracy.between(0, 1).all()
+    assert not (report / "timings.csv").read_text().count("\n") < 10
+    assert not list((clone.folder / "data/checkpoints").rglob("*.safetensors")), "checkpoints of finished stages"
+    clone.run("git", "add", "-A")
+    clone.run("git", "commit", "-qm", "results")
+
+
+def test_a_second_repro_runs_nothing(clone):
+    output = clone.run("dvc", "repro")
+    assert stages_run(output) == []
+    assert "up to date" in output
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_metrics_and_status_work(clone):
+    metrics = json.loads(clone.run("dvc", "metrics", "show", "--json"))
+    assert "reports/smoke/metrics.json" in str(metrics)
+    assert json.loads(clone.run("dvc", "status", "--json")) == {}
+
+
+def test_a_new_sigma_max_runs_evaluation_and_render_alone(clone, unchanged):
+    before = pd.read_csv(clone.folder / "reports/smoke/results.csv")
+    raw = json.loads(clone.read("data/results/mlp-mnist/bayesft/0.json"))
+    output = clone.run("dvc", "exp", "run", "-S", "sigma_max=1.5")
+    run = stages_run(output)
+    assert run and {name.split("@")[0].split("-")[0] for name in run} == {"evaluate", "render"}
+    assert len(run) == 2 * 8 + 4 + 1
+    after = pd.read_csv(clone.folder / "reports/smoke/results.csv")
+    shared = before.merge(after, on=["task", "row", "sigma"], suffixes=("", "_after"))
+    assert len(shared) == len(before) and len(after) > len(before)
+    assert (shared.accuracy == shared.accuracy_after).all()
+    longer = json.loads(clone.read("data/results/mlp-mnist/bayesft/0.json"))
+    for row, entry in raw["rows"].items():
+        assert longer["rows"][row]["accuracy"][: len(raw["sigmas"])] == entry["accuracy"]
+
+
+def test_a_parameter_of_one_method_retrains_that_method_alone(clone, unchanged):
+    clone.run("dvc", "repro")
+    run = stages_run(clone.run("dvc", "exp", "run", "-S", "training.awp.gamma=0.02"))
+    expected = {
+        f"{stage}@{task}-awp-0" for stage in ("train", "evaluate-train") for task in ("mlp-mnist", "lenet-mnist")
+    }
+    assert set(run) == expected | {"render"}
+
+
+def test_another_seed_computes_that_seed_alone(clone, unchanged):
+    narrow = ["tasks=[mlp-mnist]", "ablations=[]", "methods.train=[erm]", "methods.adapt=[]", "methods.drift=[]"]
+    narrow += ["methods.search=[]", "seeds=[0,1]"]
+    output = clone.run("dvc", "exp", "run", *[part for entry in narrow for part in ("-S", entry)])
+    assert set(stages_run(output)) == {"check", "train@mlp-mnist-erm-1", "evaluate-train@mlp-mnist-erm-1", "render"}
+    assert "over 2 training seeds" in (clone.folder / "reports/smoke/README.md").read_text()
+
+
+def test_everything_comes_back_from_the_cache(clone):
+    """After narrower and wider runs, the committed state returns without any computing, to the byte."""
+    output = clone.run("dvc", "repro")
+    assert set(stages_run(output)) <= {"render"}
+    assert clone.run("git", "status", "--porcelain").replace(" M reports/smoke/timings.csv\n", "") == ""
+
+
+def changed_stages(clone: Clone) -> set[str]:
+    return {name.split("@")[0] for name in json.loads(clone.run("dvc", "status", "--json"))}
+
+
+def test_the_code_of_a_figure_concerns_render_alone(clone, unchanged):
+    with open(clone.folder / "bayesft/report/figures.py", "a") as file:
+        file.write("# changed\n")
+    assert changed_stages(clone) == {"render"}
+
+
+def test_the_drift_model_concerns_what_uses_it_and_nothing_else(clone, unchanged):
+    with open(clone.folder / "bayesft/drift/faults.py", "a") as file:
+        file.write("# changed\n")
+    evaluations = {f"evaluate-{group}" for group in ("train", "adapt", "drift", "search", "ablation")}
+    assert changed_stages(clone) == {"boundary", "drift", "search", "render"} | evaluations
+
+
+class Killed:
+    """One stage, killed with SIGKILL in the middle, run again, and compared with a run that nothing disturbed."""
+
+    def __init__(self, clone: Clone, command: list[str], out: Path):
+        self.clone, self.command, self.out = clone, command, clone.folder / out
+
+    def bytes_out(self) -> dict[str, bytes]:
+        files = [self.out] if self.out.is_file() else sorted(path for path in self.out.rglob("*") if path.is_file())
+        assert files
+        return {file.name: file.read_bytes() for file in files}
+
+    def remove_out(self) -> None:
+        shutil.rmtree(self.out) if self.out.is_dir() else self.out.unlink(missing_ok=True)
+
+    def states(self) -> dict[str, float]:
+        folder = self.clone.folder / "data/checkpoints"
+        return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+    def kill_after(self, saves: int) -> None:
+        """Start the command and kill it, and its children, after so many checkpoint writes."""
+        process = subprocess.Popen(
+            self.command, cwd=self.clone.folder, env=self.clone.environment(), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        seen, deadline = set(), time.monotonic() + 120
+        while len(seen) < saves:
+            assert process.poll() is None, "it ended before it could be killed: give it more to do"
+            assert time.monotonic() < deadline
+            seen |= set(self.states().items())
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+KILLED = {
+    "epoch": ("scales.smoke.train.epochs", 300, "stages.train mlp-mnist erm 0", "data/models/mlp-mnist/erm/0"),
+    "trial": ("scales.smoke.search.trials", 25, "stages.search mlp-mnist bayesft 0", "data/models/mlp-mnist/bayesft/0"),
+    "σ": ("scales.smoke.evaluate.sigma_step", 0.01, "stages.evaluate mlp-mnist erm 0", "data/results/mlp-mnist/erm"),
+}
+
+
+@pytest.mark.parametrize("unit", KILLED)
+def test_a_killed_stage_resumes_with_the_same_bytes(clone, unchanged, unit):
+    key, value, command, out = KILLED[unit]
+    clone.change(key, value)
+    killed = Killed(clone, [sys.executable, "-m", *command.split()], Path(out))
+    killed.remove_out()
+    killed.kill_after(5)
+    before = killed.states()
+    assert before
+    output = clone.run(*killed.command)
+    found = re.search(rf"resuming after {unit} (\d+) of", output)
+    assert found, output
+    # What was saved is not computed again; only what was under way when the signal came is.
+    assert int(found[1]) == _saved(unit, before)
+    after_kill = killed.bytes_out()
+    killed.remove_out()
+    undisturbed = clone.run(*killed.command)
+    assert "resuming" not in undisturbed
+    assert killed.bytes_out() == after_kill
+
+
+def _saved(unit: str, states: dict[str, float]) -> int:
+    """How many units the checkpoint held when the signal came."""
+    if unit == "σ":
+        return len(states)
+    path = Path(next(iter(states)))
+    _, value = Checkpoint(path.parent).load(path.stem)
+    return value["epochs"] if unit == "epoch" else len(value)
+
+
+def test_the_pipeline_itself_can_be_killed(clone, unchanged):
+    """`kill -9` on `dvc repro` and its children; the next `dvc repro` takes it from there."""
+    clone.change("scales.smoke.train.epochs", 300)
+    killed = Killed(clone, [str(Path(sys.executable).parent / "dvc"), "repro", "train@mlp-mnist-erm-0"], Path("data"))
+    killed.kill_after(4)
+    output = clone.run("dvc", "repro", "train@mlp-mnist-erm-0")
+    assert "resuming after epoch" in output
+
+
+def test_a_diverging_loss_stops_with_the_step_the_method_and_the_task(clone, unchanged):
+    clone.change("training.recipe.lr", 1e30)
+    output = clone.run(sys.executable, "-m", "stages.train", "mlp-mnist", "awp", "0", ok=False)
+    assert re.search(r"mlp-mnist awp seed 0: the loss is \S+ at step \d+", output), output
+    assert "Traceback" not in output

@@ -1,0 +1,95 @@
+"""Results made by hand, in the form in which the evaluation writes them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bayesft.report.results import ROWS, TaskResults
+
+SIGMAS = [0.0, 0.3, 0.6, 0.75]
+DATA = {"name": "digits", "source": "embedded", "images_used": {"train": 997, "validation": 300, "test": 1500}}
+
+
+def _trials(count: int, shift: float = 0.0) -> list[dict]:
+    objectives = [0.5, 0.4, 0.7, 0.6, 0.65][:count]
+    return [
+        {
+            "number": n,
+            "rates": [0.1 * n, 0.8 - 0.1 * n],
+            "objective": u + shift,
+            "standard_error": 0.02,
+            "cumulative_epochs": 2 * (n + 1),
+            "recheck": 0.68 if n == 2 else None,
+            "recheck_error": 0.01 if n == 2 else None,
+        }
+        for n, u in enumerate(objectives)
+    ]
+
+
+def _about(row: str) -> dict:
+    rates = {"rates": {"2": 0.25, "4": 0.5}}
+    search = {"epochs_search": 10, "trials": _trials(5, 0.01 if row == "bayesft" else 0.0)}
+    return {
+        "reram_v": {"epochs": 40, "epochs_repair_per_device": 1.5},
+        "erm-programmed": {"epochs": 40, "epochs_repair_per_device": 0},
+        "uniform": {"epochs": 40, **rates},
+        "random": {"epochs": 40, **rates, **search},
+        "bayesft": {"epochs": 40, **rates, **search},
+        "bayesft-alg1": {"epochs": 6, "epochs_search": 10, **rates, "trial": 2},
+    }.get(row, {"epochs": 40})
+
+
+def _accuracy(place: int, seed: int, draws: int) -> list[list[float]]:
+    """Falls with σ; higher for rows of a later place; a little other for each seed and draw."""
+    return [
+        [
+            0.9 - 0.5 * sigma + 0.01 * place * sigma + 0.003 * seed + 0.002 * ((draw * 7 + i) % 5)
+            for draw in range(draws)
+        ]
+        for i, sigma in enumerate(SIGMAS)
+    ]
+
+
+ALL_ROWS = [*ROWS, "erm-programmed"]
+# What each method's file holds; the other rows are alone in the file of their own name.
+FILES = {"reram_v": ["erm-programmed", "reram_v"], "bayesft": ["bayesft", "bayesft-alg1"]}
+
+
+@pytest.fixture(scope="session")
+def files() -> Callable[..., dict]:
+    """The content of the files of every method, or of some, for the seeds."""
+
+    def make(seeds=(0,), draws: int = 4, methods=None) -> dict:
+        methods = methods or [row for row in ROWS if row != "bayesft-alg1"]
+        return {
+            (method, seed): {
+                "sigmas": SIGMAS,
+                "data": DATA,
+                "device": "cpu",
+                "rows": {
+                    row: {"accuracy": _accuracy(ALL_ROWS.index(row), seed, draws), "about": _about(row)}
+                    for row in FILES.get(method, [method])
+                },
+            }
+            for method in methods
+            for seed in seeds
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def results(files) -> Callable[..., TaskResults]:
+    """The same, gathered."""
+    return lambda **choices: TaskResults.gather(files(**choices))
+
+
+@pytest.fixture(scope="session")
+def ablation() -> Callable[..., TaskResults]:
+    """One factor with its variants."""
+
+    def make(variants, seeds=(0,)) -> TaskResults:
+        rows = {v: {"accuracy": _accuracy(i, 0, 4), "about": {"epochs": 40}} for i, v in enumerate(variants)}
+        return TaskResults.gather({("factor", seed): {"sigmas": SIGMAS, "data": DATA, "rows": rows} for seed in seeds})
+
+    return make

@@ -1,0 +1,176 @@
+"""Gathering results: which numbers belong together, and what is made of them."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, bands, curves_table, trials_table
+
+DATA = {"images_used": {"test": 10}}
+
+
+def file(accuracies: dict[str, list], about: dict | None = None) -> dict:
+    rows = {row: {"accuracy": values, "about": about or {"epochs": 1}} for row, values in accuracies.items()}
+    return {"sigmas": [0.0, 1.0], "data": DATA, "rows": rows}
+
+
+ONE_SEED = TaskResults.gather(
+    {
+        ("erm", 4): file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]]}),
+        ("bayesft", 4): file({"bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]}),
+    }
+)
+TWO_SEEDS = TaskResults.gather(
+    {
+        ("erm", 1): file({"erm": [[0.8, 1.0], [0.5, 0.7]]}),
+        ("erm", 0): file({"erm": [[0.6, 0.8], [0.1, 0.3]]}),
+        ("bayesft", 0): file({"bayesft": [[0.7, 0.9], [0.4, 0.6]]}),
+        ("bayesft", 1): file({"bayesft": [[0.9, 0.9], [0.8, 1.0]]}),
+    }
+)
+
+
+def t_half_width(values, confidence=0.95):
+    values = np.asarray(values)
+    return stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+
+
+def test_gathering_puts_seeds_levels_and_draws_in_their_axes():
+    assert TWO_SEEDS.seeds == (0, 1)  # sorted, whatever the order of the files
+    assert TWO_SEEDS.sigmas.tolist() == [0.0, 1.0]
+    assert TWO_SEEDS.accuracy["erm"].shape == (2, 2, 2)
+    assert TWO_SEEDS.accuracy["erm"][0].tolist() == [[0.6, 0.8], [0.1, 0.3]]
+    assert TWO_SEEDS.accuracy["bayesft"][1].tolist() == [[0.9, 0.9], [0.8, 1.0]]
+    assert TWO_SEEDS.data == DATA
+
+
+def test_gathering_keeps_how_each_seed_was_trained():
+    gathered = TaskResults.gather(
+        {("erm", seed): file({"erm": [[0.5, 0.5]] * 2}, {"epochs": 10 + seed}) for seed in (2, 1)}
+    )
+    assert gathered.about == {"erm": [{"epochs": 11}, {"epochs": 12}]}
+
+
+def test_gathering_misses_no_seed_silently():
+    with pytest.raises(KeyError):
+        TaskResults.gather(
+            {
+                ("erm", 0): file({"erm": [[0.5, 0.5]] * 2}),
+                ("erm", 1): file({"erm": [[0.5, 0.5]] * 2}),
+                ("awp", 0): file({"awp": [[0.5, 0.5]] * 2}),
+            }
+        )
+
+
+def test_gathering_refuses_files_of_different_levels():
+    other = {**file({"awp": [[0.5, 0.5]] * 2}), "sigmas": [0.0, 2.0]}
+    with pytest.raises(ValueError):
+        TaskResults.gather({("erm", 0): file({"erm": [[0.5, 0.5]] * 2}), ("awp", 0): other})
+
+
+def test_rows_are_in_the_order_of_reports_with_unknown_ones_last(results):
+    everything = results()
+    assert everything.rows() == list(ROWS)
+    assert DEVICE_ROW in everything.accuracy and DEVICE_ROW not in everything.rows()
+    mixed = TaskResults.gather(
+        {(m, 0): file({m: [[0.5, 0.5]] * 2}) for m in ("bayesft", "new method", DEVICE_ROW, "erm")}
+    )
+    assert mixed.rows() == ["erm", "bayesft", "new method"]
+
+
+def test_curve_of_one_seed_is_over_draws():
+    clean, drifted = ONE_SEED.curve("erm")
+    assert (clean.mean, clean.half_width, clean.over, clean.count) == (pytest.approx(0.9), pytest.approx(0), "draws", 3)
+    assert drifted.mean == pytest.approx(0.4)
+    assert drifted.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    assert (drifted.low, drifted.high) == (drifted.mean - drifted.half_width, drifted.mean + drifted.half_width)
+
+
+def test_curve_of_two_seeds_is_over_the_means_of_seeds():
+    clean, drifted = TWO_SEEDS.curve("erm")
+    assert (clean.over, clean.count) == ("seeds", 2)
+    assert clean.mean == pytest.approx(0.8)  # of 0.7 and 0.9
+    assert clean.half_width == pytest.approx(12.7062047 * 0.1, rel=1e-6)
+    assert drifted.mean == pytest.approx(0.4)
+
+
+def test_mean_over_the_grid_is_taken_before_the_interval():
+    over = ONE_SEED.over_grid("erm")
+    assert over.mean == pytest.approx(0.65)
+    assert over.half_width == pytest.approx(t_half_width([0.6, 0.65, 0.7]))
+    over = TWO_SEEDS.over_grid("erm")
+    assert over.mean == pytest.approx(0.6)
+    assert over.half_width == pytest.approx(t_half_width([0.45, 0.75]))
+
+
+def test_difference_is_paired():
+    apart = ONE_SEED.difference("bayesft", "erm")
+    assert apart.mean == pytest.approx(0.05)
+    assert apart.half_width == pytest.approx(0, abs=1e-12)  # the same in every draw, though both rows vary
+    assert ONE_SEED.difference("erm", "bayesft").mean == pytest.approx(-0.05)
+    apart = TWO_SEEDS.difference("bayesft", "erm")
+    assert (apart.over, apart.count) == ("seeds", 2)
+    assert apart.mean == pytest.approx(0.175)  # 0.2 with seed 0, 0.15 with seed 1
+    assert apart.half_width == pytest.approx(t_half_width([0.2, 0.15]))
+
+
+def test_accuracy_at_a_level_or_none():
+    assert ONE_SEED.at("erm", 1.0) == ONE_SEED.curve("erm")[1]
+    assert ONE_SEED.at("erm", 1.0 + 1e-12) == ONE_SEED.curve("erm")[1]
+    assert ONE_SEED.at("erm", 0.5) is None
+
+
+def test_words_for_the_interval():
+    assert ONE_SEED.band() == "95 % interval over 3 drift draws (one training seed, 4)"
+    over_seeds = TWO_SEEDS.band()
+    assert over_seeds.startswith("95 % interval over 2 training seeds")
+    assert "0, 1" in over_seeds and "2 drift draws each" in over_seeds
+
+
+def test_words_for_the_intervals_of_panels_that_agree_are_said_once():
+    same = bands({"mlp-mnist": ONE_SEED, "lenet-mnist": ONE_SEED}, {"mlp-mnist": "a", "lenet-mnist": "b"})
+    assert same.count(ONE_SEED.band()) == 1 and "(a" not in same
+
+
+def test_words_for_the_intervals_of_panels_that_differ_name_the_panels():
+    results = {"mlp-mnist": ONE_SEED, "lenet-mnist": TWO_SEEDS, "other": ONE_SEED}
+    said = bands(results, {"mlp-mnist": "a", "lenet-mnist": "b", "other": "c"})
+    assert f"(a, c) {ONE_SEED.band()}" in said and f"(b) {TWO_SEEDS.band()}" in said
+
+
+def test_table_of_curves_has_a_line_a_point(results):
+    table = curves_table({"mlp-mnist": results(), "lenet-mnist": results(methods=["erm", "reram_v"])})
+    assert list(table.columns) == [
+        "task", "row", "sigma", "accuracy", "low", "high", "interval_over", "count", "seeds",
+    ]  # fmt: skip
+    assert len(table) == (len(ROWS) + 1) * 4 + 3 * 4  # the device row is here, though in no figure
+    line = table[(table.task == "lenet-mnist") & (table.row == DEVICE_ROW) & (table.sigma == 0.6)]
+    expected = results().at(DEVICE_ROW, 0.6)
+    assert line[["accuracy", "low", "high"]].values.tolist() == [[expected.mean, expected.low, expected.high]]
+    assert line[["interval_over", "count", "seeds"]].values.tolist() == [["draws", 4, "0"]]
+    assert not table.duplicated(["task", "row", "sigma"]).any()
+
+
+def test_table_of_curves_names_all_seeds():
+    table = curves_table({"mlp-mnist": TWO_SEEDS})
+    assert set(table.seeds) == {"0 1"} and set(table.interval_over) == {"seeds"}
+
+
+def test_table_of_trials_has_a_line_a_trial(results):
+    table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(methods=["erm", "random"])})
+    assert len(table) == 2 * 2 * 5 + 5
+    assert list(table.columns) == [
+        "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "recheck",
+        "recheck_error", "rate_1", "rate_2",
+    ]  # fmt: skip
+    line = table[(table.task == "mlp-mnist") & (table.search == "bayesft") & (table.seed == 3) & (table.number == 2)]
+    assert line[["objective", "cumulative_epochs", "recheck", "rate_1", "rate_2"]].values.tolist() == [
+        pytest.approx([0.71, 6, 0.68, 0.2, 0.6])
+    ]
+    assert set(table[table.task == "lenet-mnist"].search) == {"random"}
+
+
+def test_table_of_trials_without_a_search_is_empty(results):
+    assert len(trials_table({"mlp-mnist": results(methods=["erm", "awp"])})) == 0
