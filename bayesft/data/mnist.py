@@ -56,7 +56,7 @@ def read_idx(path: Path) -> np.ndarray:
             content = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file: {error}") from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path}: not an idx file of unsigned bytes")
     dimensions = content[3]
     shape = np.frombuffer(content, ">u4", dimensions, 4).astype(int)

@@ -28,7 +28,7 @@ def accuracy_grid(
     key: tuple,
     *,
     parameters: str = "all",
-    memory_mib: int = 64,
+    memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
 ) -> np.ndarray:

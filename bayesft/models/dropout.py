@@ -63,7 +63,9 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
         if not stages or stages[-1][0] != size:
             stages.append((size, []))
         stages[-1][1].append(name)
-    return [Site("×".join(map(str, size)) + " maps" if size else "features", tuple(names)) for size, names in stages]
+    labels = ["×".join(map(str, size)) + " maps" if size else "features" for size, _ in stages]
+    again = [f" ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else "" for i, label in enumerate(labels)]
+    return [Site(label + more, tuple(names)) for label, more, (_, names) in zip(labels, again, stages, strict=True)]
 
 
 def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module, tuple[int, ...]]]:

@@ -74,6 +74,6 @@ def build(specification: dict, seed: int | None = None) -> nn.Module:
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in specification.items() if k != "network"}
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
         model = NETWORKS[specification["network"]](**arguments)
     return model.to(memory_format=torch.channels_last)  # faster convolutions; other weights are not affected

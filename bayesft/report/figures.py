@@ -1,6 +1,7 @@
 """The paper's figures, and a fourth that it lacks: the search."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ def figure_2(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     figure, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.0), sharey=True, layout="constrained")
     for ax, (factor, result) in zip(np.atleast_1d(axes), results.items(), strict=True):
         accuracy_axes(ax, result.sigmas[-1])
-        for variant, look in zip(ABLATION[factor].variants, VARIANT_LOOKS, strict=False):
+        for variant, look in zip(ABLATION[factor].variants, cycle(VARIANT_LOOKS), strict=False):
             curve(ax, result.sigmas, result.curve(variant), look, variant)
         ax.set_title(f"({ABLATION[factor].panel}) {ABLATION[factor].title}")
         ax.set_xlabel("drift level σ")
@@ -59,8 +60,12 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         _panel(ax, task, result)
     for ax in np.atleast_1d(axes)[1:]:
         ax.set_ylabel("")
-    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, 3 * len(results)), fontsize=8)
+    shown = {
+        label: handle
+        for ax in np.atleast_1d(axes)
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=min(5, 3 * len(results)), fontsize=8)
     save(figure, folder, "figure3", f"{note}\n{bands(results, {t: TASKS[t].panel for t in results})}")
     for task, result in results.items():
         figure, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
@@ -105,14 +110,19 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
                 )  # fmt: skip
         left.set(title=f"({TASKS[task].panel}) {TASKS[task].title}", xlabel="trial", ylabel="objective u on validation")
         left.legend(loc="lower right", fontsize=8)
-        count = len(rates)
+        count = max(len(about["rates"]) for row in (*searches, "uniform") for about in result.about.get(row, []))
         right.set(
             title="rates of the final training", xlabel="dropout site, from input to output", ylabel="dropout rate",
-            ylim=(0, 0.85), xticks=range(1, count + 1), xlim=(0.6, count + 0.4),
+            ylim=(0, 1), xticks=range(1, count + 1), xlim=(0.6, count + 0.4),
         )  # fmt: skip
         right.legend(fontsize=8)
     more = "points: trials ± standard error over draws; lines: best so far"
     if any(len(result.seeds) > 1 for result in results.values()):
         more += ", mean over seeds where there are several"
-    more += ". Weights are inherited, so later trials have trained longer, in both searches alike"
+    if any(
+        about["trials"][-1]["cumulative_epochs"] > about["trials"][0]["cumulative_epochs"]
+        for result in results.values()
+        for about in result.about.get("bayesft", [])
+    ):
+        more += ". Weights are inherited, so later trials have trained longer, in both searches alike"
     save(figure, folder, "search", f"{note}\n{more}")

@@ -10,6 +10,7 @@ It ends with the α and θ of the best trial. Two departures, each a result of i
 trials have trained longer, so the epochs behind each trial are logged and the random-search control runs in the same
 mode; and since the best of N noisy estimates is partly luck, the top trials are measured again with fresh draws, and
 the best of those gives α* for a final training from a fresh initialisation, with the epochs that every method gets.
+θ moves by Adam, as everywhere in this study, at a constant step while it is inherited; each trial starts Adam anew.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -120,7 +121,9 @@ def search(
         "rates": {site.name: rate for site, rate in zip(sites, best.rates, strict=True)},
         "trial": best.number,
     }
-    return SearchResult(sites, trials, chosen.rates, best, Trained.of(model, problem.specification, **about))
+    return SearchResult(
+        sites, trials, chosen.rates, trials[best.number], Trained.of(model, problem.specification, **about)
+    )
 
 
 def objective(

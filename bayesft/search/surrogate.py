@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skopt.acquisition import gaussian_ei, gaussian_lcb
 from skopt.learning import GaussianProcessRegressor
 from skopt.learning.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+from threadpoolctl import threadpool_limits
 
 from bayesft.seeds import derive_seed
 from bayesft.settings import Acquisition, Kernel
@@ -46,7 +47,8 @@ class Surrogate:
             # A length scale at its bound says that a rate does not matter: a finding, not a fault.
             warnings.simplefilter("ignore", ConvergenceWarning)
             # scikit-optimize minimises, so the regressor sees the normalised objective with its sign changed.
-            self.regressor.fit(points, -(values - self.offset) / self.scale)
+            with threadpool_limits(1):  # such small matrices are slower on several threads
+                self.regressor.fit(points, -(values - self.offset) / self.scale)
         self.points = points
 
     def posterior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +57,7 @@ class Surrogate:
         return self.offset - self.scale * mean, self.scale * deviation
 
     def acquisition(self, points: np.ndarray, rule: Acquisition) -> np.ndarray:
-        """How much each of `points` (m, d) is worth trying next: (m,), larger is better.
+        """How much each of `points` (m, d) is worth trying next: (m,), larger is better, in units of its own.
 
         "mean" is the paper's rule, the posterior mean; "ei" the expected improvement over the best posterior mean at
         a trial (the best *observed* value would reward luck); "lcb" the optimistic confidence bound.

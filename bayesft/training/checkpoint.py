@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -41,7 +42,10 @@ class Checkpoint:
     def save(self, name: str, tensors: dict[str, Tensor], value: object = None) -> None:
         """Replace the state `name`, atomically."""
         with atomic(self.folder / f"{name}.safetensors") as temporary:
-            contents = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+            # Tied parameters share memory, which the format refuses: hence copies.
+            contents = {
+                key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
+            }
             save_file(contents, temporary, {"value": json.dumps(value)})
 
     def load(self, name: str) -> tuple[dict[str, Tensor], object] | None:

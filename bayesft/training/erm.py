@@ -5,7 +5,7 @@ from bayesft.training.trained import Problem, Trained
 
 
 def train(problem: Problem, name: str = "erm") -> Trained:
-    """Train with the recipe, without dropout (a network that ships with dropout has it switched off).
+    """Train with the recipe. A task's network is built without dropout, also where the literature ships it with some.
 
     `name` tells several networks of one problem apart, in the ablation.
     """

@@ -23,7 +23,7 @@ Gradient = Callable[[nn.Module, Loss, Tensor, Tensor], Tensor]
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss or its gradient is no longer finite."""
 
 
 def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def fit(
     training that resumes from `checkpoint`, saved after every epoch, ends with the same weights as one that was
     never interrupted. `label` names the training in the progress bar and in errors.
 
-    Raises Diverged, naming step and label, at the first loss that is not finite.
+    Raises Diverged, naming step and label, at the first loss or gradient that is not finite.
     """
     device = data.labels.device
     steps = math.ceil(len(data.labels) / recipe.batch_size)
@@ -75,10 +75,10 @@ def fit(
             for step, batch in enumerate(order.tensor_split(steps)):
                 optimizer.zero_grad()
                 value = gradient(model, loss, data.images[batch], data.labels[batch])
-                if not math.isfinite(value):
-                    at = epoch * steps + step
-                    raise Diverged(f"{label}: the loss is {float(value)} at step {at} (epoch {epoch}); lower the lr")
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                if not (math.isfinite(value) and math.isfinite(norm)):
+                    found = f"the loss is {float(value)} and its gradient's norm {float(norm)}"
+                    raise Diverged(f"{label}: {found} at step {epoch * steps + step} (epoch {epoch}); lower the lr")
                 optimizer.step()
                 after_step()
                 if scheduler:

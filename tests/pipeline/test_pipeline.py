@@ -274,5 +274,5 @@ def test_the_pipeline_itself_can_be_killed(clone, unchanged):
 def test_a_diverging_loss_stops_with_the_step_the_method_and_the_task(clone, unchanged):
     clone.change("training.recipe.lr", 1e30)
     output = clone.run(sys.executable, "-m", "stages.train", "mlp-mnist", "awp", "0", ok=False)
-    assert re.search(r"mlp-mnist awp seed 0: the loss is \S+ at step \d+", output), output
+    assert re.search(r"mlp-mnist awp seed 0: the loss is \S+ and its gradient's norm \S+ at step \d+", output), output
     assert "Traceback" not in output
