@@ -83,12 +83,33 @@ def stage(name: str, item: str, matters: Callable[[Parameters], object], inputs:
     key += [device, parameters.threads, platform.machine()]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     began = time.perf_counter()
-    with Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}") as checkpoint:
+    with held(Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}")) as checkpoint:
         yield Stage(parameters, device, checkpoint)
         checkpoint.clear()
     seconds = round(time.perf_counter() - began, 2)
     write_text(timings_folder(parameters.scale) / f"{name}@{item}.json", json.dumps(seconds))
     print(f"{name} {item}: done in {seconds:.1f} s", flush=True)
+
+
+@contextmanager
+def held(checkpoint, patience_s: float = 3600) -> Iterator:
+    """Hold a checkpoint; while another process does (a queued experiment that needs the same item), wait for it."""
+    deadline, waiting = time.monotonic() + patience_s, False
+    while True:
+        try:
+            checkpoint.__enter__()
+            break
+        except RuntimeError as busy:
+            if time.monotonic() > deadline:
+                raise
+            if not waiting:
+                print(f"{busy}. Waiting for it", flush=True)
+            waiting = True
+            time.sleep(0.5)
+    try:
+        yield checkpoint
+    finally:
+        checkpoint.__exit__()
 
 
 def run(main: Callable[..., None], *names: str) -> None:
