@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.statistics import estimate
@@ -109,6 +110,7 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
                     alpha=0.9 if len(result.seeds) == 1 else 0.6, label=ROWS[row] if i == 0 else None,
                 )  # fmt: skip
         left.set(title=f"({TASKS[task].panel}) {TASKS[task].title}", xlabel="trial", ylabel="objective u on validation")
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.legend(loc="lower right", fontsize=8)
         count = max(len(about["rates"]) for row in (*searches, "uniform") for about in result.about.get(row, []))
         right.set(
