@@ -71,7 +71,7 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     for task, result in results.items():
         figure, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
         _panel(ax, task, result)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
         save(figure, folder, f"figure3{TASKS[task].panel}", f"{note}\nmean; band: {result.band()}")
 
 
