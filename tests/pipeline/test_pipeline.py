@@ -235,17 +235,17 @@ KILLED = {
 @pytest.mark.parametrize("unit", KILLED)
 def test_a_killed_stage_resumes_with_the_same_bytes(clone, unchanged, unit):
     key, value, command, out = KILLED[unit]
+    clone.run("dvc", "repro", "train@mlp-mnist-erm-0")  # what the stages read
     clone.change(key, value)
     killed = Killed(clone, [sys.executable, "-m", *command.split()], Path(out))
     killed.remove_out()
     killed.kill_after(5)
-    before = killed.states()
-    assert before
+    saved = _saved(unit, killed.states())
     output = clone.run(*killed.command)
     found = re.search(rf"resuming after {unit} (\d+) of", output)
     assert found, output
     # What was saved is not computed again; only what was under way when the signal came is.
-    assert int(found[1]) == _saved(unit, before)
+    assert int(found[1]) == saved
     after_kill = killed.bytes_out()
     killed.remove_out()
     undisturbed = clone.run(*killed.command)
