@@ -1,24 +1,13 @@
 """A tiny problem to search on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from bayesft.data import Split
 from bayesft.settings import Recipe, SearchSettings
 from bayesft.training import Problem
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    # Matrices this small only wait for one another on several threads.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
 
 
 def _noisy_patterns(count: int, part: int) -> Split:

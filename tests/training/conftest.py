@@ -1,10 +1,9 @@
 """A tiny problem, four patterns under noise, that every method learns in a moment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from bayesft.data import Split
 from bayesft.settings import Recipe
@@ -13,16 +12,6 @@ from bayesft.training import Problem, Trained, erm
 SIDE = 4
 SPECIFICATION = {"network": "mlp", "inputs": SIDE**2, "hidden": [12, 8], "outputs": 4}
 RECIPE = Recipe(epochs=4, batch_size=16, lr=0.02, weight_decay=1e-4, clip_norm=1.0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    # Products this small only wait for one another on several threads.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
 
 
 def _separable(count: int, classes: int = 4, part: int = 0, side: int = SIDE, noise: float = 0.4) -> Split:
