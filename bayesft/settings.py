@@ -31,11 +31,19 @@ class SearchRule(Settings):
     acquisition: Acquisition = "ei"
     kernel: Kernel = "squared_exponential"
     objective: Literal["accuracy", "neg_loss"] = "accuracy"
-    sigmas: tuple[PositiveFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
     weights: Literal["inherit", "scratch"] = "inherit"
+    lr: PositiveFloat = 1e-3
+
+
+class SearchBudget(Settings):
+    """How long Algorithm 1 searches, and among which rates."""
+
+    trials: PositiveInt = 20
+    initial: PositiveInt = 4
+    epochs: PositiveInt = 1
+    draws: int = Field(10, ge=2)
     granularity: Literal["layer", "stage"] = "layer"
     bounds: tuple[float, float] = (0.0, 0.8)
-    lr: PositiveFloat = 1e-3
 
     @field_validator("bounds")
     @classmethod
@@ -45,14 +53,7 @@ class SearchRule(Settings):
         return value
 
 
-class SearchBudget(Settings):
-    """How long Algorithm 1 searches."""
-
-    trials: PositiveInt = 20
-    initial: PositiveInt = 4
-    epochs: PositiveInt = 1
-    draws: int = Field(10, ge=2)
-
-
 class SearchSettings(SearchRule, SearchBudget):
-    """What Algorithm 1 is run with."""
+    """What Algorithm 1 is run with. `sigmas` are the drift levels over which the objective is averaged."""
+
+    sigmas: tuple[PositiveFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)

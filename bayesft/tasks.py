@@ -1,68 +1,126 @@
 """The tasks of Figure 3, and the ablation of Figure 2: which network on which data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network on a data set. `specification` is what `build` takes."""
+    """A network on a data set. `specification` is what `build` takes; `normalized`: the network has batch norm.
+
+    `metric` is what is shown against σ.
+    """
 
     data: str
     specification: dict
     title: str
     panel: str = ""
+    normalized: bool = False
+    metric: str = "accuracy"
 
 
 TASKS = {
     "mlp-mnist": Task("mnist", {"network": "mlp"}, "MLP, MNIST", "a"),
     "lenet-mnist": Task("mnist", {"network": "lenet5"}, "LeNet-5, MNIST", "b"),
+    "alexnet-cifar10": Task("cifar10", {"network": "alexnet"}, "AlexNet, CIFAR-10", "c"),
+    "resnet18-cifar10": Task("cifar10", {"network": "resnet18"}, "ResNet-18, CIFAR-10", "d", True),
+    "vgg11-cifar10": Task("cifar10", {"network": "vgg"}, "VGG-11, CIFAR-10", "e", True),
+    **{
+        f"preact{depth}-cifar10": Task(
+            "cifar10", {"network": "preact_resnet", "depth": depth}, f"PreAct-ResNet-{depth}, CIFAR-10", panel, True
+        )
+        for depth, panel in ((18, "f"), (50, "g"), (152, "h"))
+    },
+    "stn-gtsrb": Task(
+        "gtsrb", {"network": "spatial_transformer", "outputs": 43}, "Spatial transformer, GTSRB", "i", True
+    ),
+    "maskrcnn-pennfudan": Task(
+        "pennfudan", {"network": "detector"}, "Mask R-CNN, PennFudanPed", "j", metric="box mAP@0.5"
+    ),
 }
+CLASSIFICATION = tuple(name for name, task in TASKS.items() if task.metric == "accuracy")
+DETECTION = "maskrcnn-pennfudan"
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of the ablation: its variants differ from the plain network in this alone."""
+    """One factor of an ablation: its variants differ from the plain network in this alone."""
 
     title: str
     panel: str
-    variants: dict[str, dict] = field(default_factory=dict)
+    variants: dict[str, dict]
 
 
-ABLATION_DATA = "mnist"
-PLAIN = {"network": "mlp", "hidden": (192, 32)}
-ABLATION = {
-    "dropout": Factor(
-        "Dropout",
-        "a",
+@dataclass(frozen=True)
+class Ablation:
+    """The study of Figure 2 on one data set: a plain network, and the factors in which others differ from it."""
+
+    title: str
+    plain: dict
+    factors: dict[str, Factor]
+
+    def row(self, factor: str, variant: str) -> str:
+        """The name of a variant's network. All factors share the plain one, which is trained once."""
+        return "plain" if self.factors[factor].variants[variant] == self.plain else variant
+
+    def networks(self, factors: tuple[str, ...]) -> dict[str, dict]:
+        """The specifications of every network that `factors` compare, by name."""
+        return {
+            self.row(factor, variant): specification
+            for factor in factors
+            for variant, specification in self.factors[factor].variants.items()
+        }
+
+
+def _ablation(
+    title: str, panels: str, plain: dict, normalizations: tuple[str, ...], depths: dict[str, dict]
+) -> Ablation:
+    dropouts = {f"{name} 0.2": {**plain, "dropout": (key, 0.2)} for name, key in
+                (("dropout", "dropout"), ("alpha dropout", "alpha"))}  # fmt: skip
+    activations = (("ELU", "elu"), ("GELU", "gelu"), ("leaky ReLU", "leaky_relu"))
+    return Ablation(
+        title,
+        plain,
         {
-            "none": PLAIN,
-            "dropout 0.2": {**PLAIN, "dropout": ("dropout", 0.2)},
-            "alpha dropout 0.2": {**PLAIN, "dropout": ("alpha", 0.2)},
+            "dropout": Factor("Dropout", panels[0], {"none": plain, **dropouts}),
+            "normalization": Factor(
+                "Normalization",
+                panels[1],
+                {"none": plain, **{name: {**plain, "normalization": name} for name in normalizations}},
+            ),
+            "depth": Factor("Model complexity", panels[2], {k: {**plain, **change} for k, change in depths.items()}),
+            "activation": Factor(
+                "Activation functions",
+                panels[3],
+                {"ReLU": plain, **{name: {**plain, "activation": key} for name, key in activations}},
+            ),
+        },
+    )
+
+
+ABLATIONS = {
+    "mnist": _ablation(
+        "MLP, MNIST",
+        "abcd",
+        {"network": "mlp"},
+        ("batch", "layer", "group"),
+        {
+            "3 layers": {},
+            "6 layers": {"hidden": (392, 256, 128, 64, 32)},
+            "9 layers": {"hidden": (512, 256, 128, 64, 64, 32, 16, 16)},
         },
     ),
-    "normalization": Factor(
-        "Normalization",
-        "b",
-        {"none": PLAIN, **{name: {**PLAIN, "normalization": name} for name in ("batch", "layer", "group")}},
-    ),
-    "depth": Factor(
-        "Model complexity",
-        "c",
+    # The larger model of the paper's footnote, which does not name it: a VGG without batch norm, so that
+    # normalisation is a factor of its own.
+    "cifar10": _ablation(
+        "plain VGG, CIFAR-10",
+        "efgh",
+        {"network": "vgg", "stages": ((64,), (128,), (256,), (256,)), "hidden": (128,), "normalization": None},
+        ("batch", "layer", "group", "instance"),
         {
-            "3 layers": PLAIN,
-            "6 layers": {**PLAIN, "hidden": (392, 256, 128, 64, 32)},
-            "9 layers": {**PLAIN, "hidden": (512, 256, 128, 64, 64, 32, 16, 16)},
-        },
-    ),
-    "activation": Factor(
-        "Activation functions",
-        "d",
-        {
-            "ReLU": PLAIN,
-            **{
-                name: {**PLAIN, "activation": key}
-                for name, key in (("ELU", "elu"), ("GELU", "gelu"), ("leaky ReLU", "leaky_relu"))
-            },
+            "6 layers": {},
+            "9 layers": {"stages": ((64, 64), (128, 128), (256, 256), (256,))},
+            "13 layers": {"stages": ((64, 64), (128, 128, 128), (256, 256, 256), (256, 256, 256))},
         },
     ),
 }
+FACTORS = tuple(ABLATIONS["mnist"].factors)

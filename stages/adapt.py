@@ -9,18 +9,19 @@ from stages.problem import load_problem
 
 def main(task: str, method: str, seed: int) -> None:
     """Train one method on one task with one seed."""
-    item, erm_file = f"{task}-{method}-{seed}", models_folder(task, "erm", seed) / "erm.safetensors"
+    models = models_folder(task, seed)
+    erm_file, folder = models / "erm/erm.safetensors", models / method
 
     def matters(p):
-        return p.recipe, getattr(p.training, method), p.budget.devices
+        return p.recipe(task), p.specification(task), p.method_settings(task, method), p.chosen_scale.devices
 
-    with stage("adapt", item, matters, (data_file(task), erm_file)) as s:
-        problem, erm, folder = load_problem(s, task, seed), Trained.load(erm_file), models_folder(task, method, seed)
-        settings = getattr(s.parameters.training, method).model_dump()
+    with stage("adapt", f"{task}-{method}-{seed}", matters, (data_file(task), erm_file)) as s:
+        p, erm = s.parameters, Trained.load(erm_file)
+        problem, settings = load_problem(s, task, seed, p.specification(task)), p.method_settings(task, method)
         # The module of this method alone: a change in another one's code does not concern it.
         train = import_module(f"bayesft.training.{method}").train
         if method == "reram_v":
-            repaired, programmed = train(problem, erm, **settings, devices=s.parameters.budget.devices)
+            repaired, programmed = train(problem, erm, **settings, devices=p.chosen_scale.devices)
             repaired.save(folder / "reram_v.safetensors")
             programmed.save(folder / "erm-programmed.safetensors")
         else:

@@ -18,22 +18,25 @@ from stages.parameters import ParameterError, Parameters, load
 # Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
 # Code that decides no result: a change there must not discard checkpoints.
-NO_RESULTS = ("bayesft/report/", "stages/render.py", "stages/check.py")
+NO_RESULTS = ("bayesft/report/", "stages/render.py", "stages/check.py", "stages/code.py")
 
 
 def data_file(task: str) -> Path:
-    """The tensors of a task."""
+    """The tensors of a task, or of an ablation ("ablation-mnist")."""
     return Path("data/datasets") / f"{task}.safetensors"
 
 
-def models_folder(task: str, method: str, seed: int) -> Path:
-    """The trained networks of one method: a file for each row that it has in the report."""
-    return Path("data/models") / task / method / str(seed)
+def models_folder(task: str, seed: int) -> Path:
+    """The trained networks of a task: a folder for each method, with a file for each row that it has in the report.
+
+    An ablation has its files here, one for each network.
+    """
+    return Path("data/models") / task / str(seed)
 
 
-def results_file(task: str, method: str, seed: int) -> Path:
-    """The accuracies of one method's networks under drift."""
-    return Path("data/results") / task / method / f"{seed}.json"
+def results_file(task: str, seed: int) -> Path:
+    """The accuracies under drift of all networks of a task, or of an ablation."""
+    return Path("data/results") / task / f"{seed}.json"
 
 
 def timings_folder(scale: str) -> Path:
@@ -60,12 +63,19 @@ class Stage:
 
 
 @contextmanager
-def stage(name: str, item: str, matters: Callable[[Parameters], object], inputs: tuple[Path, ...] = ()) -> Iterator:
+def stage(
+    name: str,
+    item: str,
+    matters: Callable[[Parameters], object],
+    inputs: tuple[Path, ...] = (),
+    keep: bool = False,
+) -> Iterator:
     """Run a stage's work: `with stage("train", "mlp-mnist-erm-0", …) as s`.
 
     The checkpoint is keyed by `item` and everything that its result depends on: `matters(parameters)`, the bytes of
-    `inputs`, the code, the versions, the device and the threads. It is cleared when the work is done. The seconds
-    go to data/timings, which no stage depends on: a time is never the same twice.
+    `inputs`, the code, the versions, the device and the threads. It is cleared when the work is done, unless the
+    stage wants to `keep` what another run of it can use. The seconds go to data/timings, which no stage depends on: a
+    time is never the same twice.
     """
     import torch
 
@@ -79,13 +89,15 @@ def stage(name: str, item: str, matters: Callable[[Parameters], object], inputs:
     if device == "cuda":  # the CPU's algorithms are deterministic as they are, and this call costs 1.5 s
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32 where drift is evaluated
     key = [repr(matters(parameters)), [checksum(path) for path in inputs], code_digest(), torch.__version__]
     key += [device, parameters.threads, platform.machine()]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     began = time.perf_counter()
     with held(Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}")) as checkpoint:
         yield Stage(parameters, device, checkpoint)
-        checkpoint.clear()
+        if not keep:
+            checkpoint.clear()
     seconds = round(time.perf_counter() - began, 2)
     write_text(timings_folder(parameters.scale) / f"{name}@{item}.json", json.dumps(seconds))
     print(f"{name} {item}: done in {seconds:.1f} s", flush=True)

@@ -8,15 +8,17 @@ from stages.problem import load_problem
 
 def main(task: str, method: str, seed: int) -> None:
     """Train one method on one task with one seed."""
-    item = f"{task}-{method}-{seed}"
-    with stage("drift", item, lambda p: (p.recipe, p.drift, getattr(p.training, method)), (data_file(task),)) as s:
-        if method != "drift_aware":
-            raise ValueError(f"method {method!r}: must be drift_aware")
-        drift = s.parameters.drift
-        sigma_train = s.parameters.training.drift_aware.sigma_train
-        problem = load_problem(s, task, seed)
-        trained = drift_aware.train(problem, FAULT_MODELS[drift.model], sigma_train, drift.parameters)
-        trained.save(models_folder(task, method, seed) / "drift_aware.safetensors")
+    if method != "drift_aware":
+        raise ValueError(f"method {method!r}: must be drift_aware")
+
+    def matters(p):
+        return p.recipe(task), p.specification(task), p.method_settings(task, method), p.drift
+
+    with stage("drift", f"{task}-{method}-{seed}", matters, (data_file(task),)) as s:
+        p = s.parameters
+        problem, settings = load_problem(s, task, seed, p.specification(task)), p.method_settings(task, method)
+        trained = drift_aware.train(problem, FAULT_MODELS[p.drift.model], **settings, parameters=p.drift.parameters)
+        trained.save(models_folder(task, seed) / method / "drift_aware.safetensors")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from bayesft.settings import Recipe, SearchBudget, SearchRule, SearchSettings, Settings
-from bayesft.tasks import ABLATION, TASKS
+from bayesft.tasks import ABLATIONS, CLASSIFICATION, FACTORS, TASKS
 
 
 class ParameterError(ValueError):
@@ -33,6 +33,11 @@ def _distinct(values: tuple) -> tuple:
 
 Distinct = AfterValidator(_distinct)
 Rate = Annotated[float, Field(ge=0, lt=1)]
+TaskName = Annotated[str, _one_of(CLASSIFICATION)]
+DataName = Literal["mnist", "cifar10", "gtsrb"]
+AblationName = Annotated[str, _one_of(ABLATIONS)]
+NO_NORM = "-no-norm"  # ends the name of a method variant: the same method on the network without batch norm
+ORDER = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft")
 
 
 class Methods(Settings):
@@ -40,6 +45,21 @@ class Methods(Settings):
     adapt: Annotated[tuple[Literal["ftna", "reram_v"], ...], Distinct]
     drift: Annotated[tuple[Literal["drift_aware"], ...], Distinct]
     search: Annotated[tuple[Literal["bayesft", "random"], ...], Distinct]
+
+
+class FewMethods(Settings):
+    train: Annotated[tuple[Literal["erm", "awp", "uniform"], ...], Distinct]
+    search: Annotated[tuple[Literal["bayesft", "random"], ...], Distinct]
+
+
+class Part(Settings):
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
+    methods: FewMethods
+
+
+class Ablated(Settings):
+    data: Annotated[tuple[AblationName, ...], Distinct]
+    factors: Annotated[tuple[Annotated[str, _one_of(FACTORS)], ...], Field(min_length=1), Distinct]
 
 
 class Data(Settings):
@@ -53,7 +73,6 @@ class Drift(Settings):
 
 
 class Steps(Settings):
-    lr: PositiveFloat
     weight_decay: float = Field(ge=0)
     clip_norm: PositiveFloat
 
@@ -67,7 +86,7 @@ class Awp(Settings):
 
 
 class Uniform(Settings):
-    rate: Rate
+    rate: dict[DataName, Rate]
 
 
 class ReramV(Settings):
@@ -76,7 +95,7 @@ class ReramV(Settings):
 
 
 class DriftAware(Settings):
-    sigma_train: PositiveFloat
+    sigma_train: dict[DataName, PositiveFloat]
 
 
 class Training(Settings):
@@ -89,9 +108,14 @@ class Training(Settings):
     drift_aware: DriftAware
 
 
+class Search(SearchRule):
+    sigmas: dict[DataName, Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]]
+
+
 class Boundary(Settings):
     sigmas: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
     epochs: PositiveInt
+    lr: PositiveFloat
     points: int = Field(ge=20)
     draws: int = Field(ge=2)
 
@@ -103,8 +127,10 @@ class Counts(Settings):
 
 
 class Length(Settings):
+    width: float = Field(gt=0, le=4)
     epochs: PositiveInt
     batch_size: int = Field(ge=2)
+    lr: PositiveFloat
 
 
 class Grid(Settings):
@@ -112,59 +138,93 @@ class Grid(Settings):
     draws: int = Field(ge=2)
 
 
-class Scale(Settings):
+class AblationBudget(Settings):
     data: Counts
     train: Length
-    devices: PositiveInt
-    search: SearchBudget
     evaluate: Grid
+
+
+class Budget(AblationBudget):
+    search: SearchBudget
+
+
+class Scale(Settings):
+    devices: PositiveInt
+    tasks: dict[TaskName, Budget]
+    ablation: dict[AblationName, AblationBudget]
 
 
 class Scales(Settings):
     smoke: Scale
     quick: Scale
+    medium: Scale
     paper: Scale
 
 
 class Parameters(Settings):
     """All of params.yaml."""
 
-    scale: Literal["smoke", "quick", "paper"]
+    scale: Literal["smoke", "quick", "medium", "paper"]
     sigma_max: PositiveFloat
-    tasks: Annotated[tuple[Annotated[str, _one_of(TASKS)], ...], Field(min_length=1), Distinct]
-    ablations: Annotated[tuple[Annotated[str, _one_of(ABLATION)], ...], Distinct]
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
     methods: Methods
+    deep: Part
+    no_norm: Part
+    ablation: Ablated
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
     data: Data
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
     drift: Drift
     training: Training
-    search: SearchRule
+    search: Search
     boundary: Boundary
     scales: Scales
 
     @property
-    def budget(self) -> Scale:
+    def chosen_scale(self) -> Scale:
         """The block of the chosen scale."""
         return getattr(self.scales, self.scale)
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe that every method is trained with."""
-        return Recipe(**self.training.recipe.model_dump(), **self.budget.train.model_dump())
+    def all_tasks(self) -> list[str]:
+        """The tasks of the run, by panel."""
+        return [task for task in TASKS if task in self.tasks + self.deep.tasks]
 
-    @property
-    def search_settings(self) -> SearchSettings:
-        """The rule and the budget of the search."""
-        return SearchSettings(**self.search.model_dump(), **self.budget.search.model_dump())
+    def budget(self, task: str) -> Budget | AblationBudget:
+        """The budget of a task, or of an ablation ("ablation-mnist"), at the chosen scale."""
+        name = task.removeprefix("ablation-")
+        return self.chosen_scale.tasks[task] if name == task else self.chosen_scale.ablation[name]
 
-    @property
-    def all_methods(self) -> list[str]:
-        """Every method of the run, in the order in which reports show them."""
-        order = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft")
-        chosen = {m for group in self.methods.model_dump().values() for m in group}
-        return [method for method in order if method in chosen]
+    def recipe(self, task: str) -> Recipe:
+        """The recipe that every method is trained with on a task."""
+        length = self.budget(task).train
+        return Recipe(**self.training.recipe.model_dump(), **length.model_dump(exclude={"width"}))
+
+    def specification(self, task: str, method: str = "erm") -> dict:
+        """The network of a task at the scale's width; without batch norm where the method's variant says so."""
+        norm = {"normalization": None} if method.endswith(NO_NORM) else {}
+        return {**TASKS[task].specification, "width": self.budget(task).train.width, **norm}
+
+    def method_settings(self, task: str, method: str) -> dict:
+        """The arguments of a method on a task: a value that depends on the data set is looked up."""
+        values = getattr(self.training, base_method(method)).model_dump()
+        return {key: v[TASKS[task].data] if isinstance(v, dict) else v for key, v in values.items()}
+
+    def search_settings(self, task: str) -> SearchSettings:
+        """The rule and the budget of the search on a task."""
+        rule = {**self.search.model_dump(), "sigmas": self.search.sigmas[TASKS[task].data]}
+        return SearchSettings(**rule, **self.budget(task).search.model_dump())
+
+    def methods_of(self, task: str) -> list[str]:
+        """The methods of a task, variants included, in the order in which reports show them."""
+        groups = (self.deep.methods if task in self.deep.tasks else self.methods).model_dump().values()
+        chosen = {m for group in groups for m in group}
+        methods = [m for m in ORDER if m in chosen]
+        if task in self.no_norm.tasks:
+            controls = {m for group in self.no_norm.methods.model_dump().values() for m in group}
+            methods += [m + NO_NORM for m in ORDER if m in controls]
+        return methods
 
     @property
     def mirror(self) -> str | None:
@@ -185,23 +245,58 @@ def load(path: Path = Path("params.yaml")) -> Parameters:
     except ValidationError as error:
         lines = [_explain(entry, content) for entry in error.errors()]
         raise ParameterError(f"{path}:\n  " + "\n  ".join(lines)) from None
-    if parameters.methods.adapt and "erm" not in parameters.methods.train:
-        raise ParameterError(
-            f"{path}:\n  methods.train = {list(parameters.methods.train)}: must have erm, since "
-            f"{', '.join(parameters.methods.adapt)} (methods.adapt) start from it"
-        )
+    wrong = _contradictions(parameters)
+    if wrong:
+        raise ParameterError(f"{path}:\n  " + "\n  ".join(wrong))
     return parameters
+
+
+def base_method(method: str) -> str:
+    """The method of a variant: "erm" of "erm-no-norm"."""
+    return method.removesuffix(NO_NORM)
+
+
+def _contradictions(p: Parameters) -> list[str]:
+    """What is allowed entry by entry, and not together: one line each."""
+    wrong = []
+    if not p.all_tasks:
+        wrong.append("tasks = []: need at least one task, here or in deep.tasks")
+    if p.methods.adapt and p.tasks and "erm" not in p.methods.train:
+        wrong.append(
+            f"methods.train = {list(p.methods.train)}: must have erm, since {', '.join(p.methods.adapt)} "
+            "(methods.adapt) start from it"
+        )
+    for task in p.deep.tasks:
+        if task in p.tasks:
+            wrong.append(f"deep.tasks = {list(p.deep.tasks)}: {task} is in tasks already; it can be in one of them")
+    for task in p.no_norm.tasks:
+        if task not in p.all_tasks:
+            wrong.append(f"no_norm.tasks = {list(p.no_norm.tasks)}: {task} must be in tasks or deep.tasks too")
+        if not TASKS[task].normalized:
+            having = ", ".join(name for name, t in TASKS.items() if t.normalized)
+            wrong.append(f"no_norm.tasks: {task} has no batch norm to drop; allowed: {having}")
+    for task in p.all_tasks:
+        if task not in p.chosen_scale.tasks:
+            wrong.append(f"scales.{p.scale}.tasks.{task}: missing; the run's tasks need a budget each")
+        for key, values in (
+            ("training.uniform.rate", p.training.uniform.rate),
+            ("training.drift_aware.sigma_train", p.training.drift_aware.sigma_train),
+            ("search.sigmas", p.search.sigmas),
+        ):
+            if TASKS[task].data not in values:
+                wrong.append(f"{key}.{TASKS[task].data}: missing; {task} needs it")
+    for name in p.ablation.data:
+        if name not in p.chosen_scale.ablation:
+            wrong.append(f"scales.{p.scale}.ablation.{name}: missing; ablation.data needs it")
+    return list(dict.fromkeys(wrong))
 
 
 def _explain(error: dict, content: dict) -> str:
     """One line: the key, its value, what is allowed."""
-    where = [part for part in error["loc"]]
+    where = [part for part in error["loc"] if part != "[key]"]
     key = ".".join(map(str, where))
     if error["type"] == "extra_forbidden":
-        model = Parameters
-        for part in where[:-1]:
-            model = model.model_fields[part].annotation
-        known = list(model.model_fields)
+        known = _keys(where[:-1])
         close = difflib.get_close_matches(str(where[-1]), known, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{key} = {error['input']!r}: unknown key; {hint}Allowed here: {', '.join(known)}"
@@ -209,3 +304,14 @@ def _explain(error: dict, content: dict) -> str:
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(where: list) -> list[str]:
+    """The keys that the schema has at a place."""
+    model: object = Parameters
+    for part in where:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation
+        else:  # a mapping by name: every entry has the same keys
+            model = get_args(model)[1]
+    return list(model.model_fields)

@@ -10,64 +10,79 @@ from bayesft.files import write_text
 from bayesft.report import figures
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
+from bayesft.tasks import ABLATIONS
 from stages.common import code_digest, results_file, run, timings_folder
 from stages.parameters import Parameters, load
 
-VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "seaborn", "dvc")
+VERSIONS = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-optimize",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "dvc",
+)
 
 
 def main(what: str = "all") -> None:
     """Render the report of the run: "all" of it, or what is "there" of a run that has not ended."""
     p = load()
     folder = Path("reports") / p.scale
+    ablated = [f"ablation-{data}" for data in p.ablation.data]
     if what == "all":
-        wanted = {(t, m, s) for t in p.tasks for m in p.all_methods for s in p.seeds}
-        wanted |= {("ablation", factor, s) for factor in p.ablations for s in p.seeds}
-        _drop_others(wanted)
-    tasks = {task: _gather(p, what, task, p.all_methods) for task in p.tasks}
-    ablation = {factor: _gather(p, what, "ablation", [factor]) for factor in p.ablations}
-    tasks, ablation = ({name: r for name, r in group.items() if r is not None} for group in (tasks, ablation))
+        _drop_others({results_file(name, seed) for name in [*p.all_tasks, *ablated] for seed in p.seeds})
+    tasks = {task: result for task in p.all_tasks if (result := _gather(p, what, task))}
     if not tasks:
-        raise ValueError("no task has results of every method yet: run dvc repro")
-    note = _note(p, next(iter(tasks.values())).data)
+        raise ValueError("no task has results yet: run dvc repro")
+    ablations = {}
+    for data in p.ablation.data:
+        if result := _gather(p, what, f"ablation-{data}"):
+            study = ABLATIONS[data]
+            ablations[data] = {
+                factor: result.only({v: study.row(factor, v) for v in study.factors[factor].variants})
+                for factor in p.ablation.factors
+            }
     maps = Boundaries.load(Path("data/boundary.safetensors"))
-    pictures = ["figure1", "figure2", "figure3", "search"]
+    note, pictures = f"scale: {p.scale}", ["figure1"]
     figures.figure_1(maps, folder / "figures", f"two noisy half-moons (scikit-learn), {len(maps.points)} test points")
-    if ablation:
-        figures.figure_2(ablation, folder / "figures", note)
-    else:
-        pictures.remove("figure2")
+    if ablations:
+        figures.figure_2(ablations, folder / "figures", note)
+        pictures.append("figure2")
     figures.figure_3(tasks, folder / "figures", note)
-    if p.methods.search:
-        figures.figure_search(tasks, folder / "figures", note)
-    else:
-        pictures.remove("search")
-    curves = curves_table({**tasks, **{f"ablation-{factor}": result for factor, result in ablation.items()}})
+    pictures.append("figure3")
+    searched = {task: result for task, result in tasks.items() if any("trials" in a[0] for a in result.about.values())}
+    if searched:
+        figures.figure_search(searched, folder / "figures", note)
+        pictures.append("search")
+    studies = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
+    curves = curves_table({**tasks, **studies})
     write_text(folder / "results.csv", curves.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     trials = trials_table(tasks).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     write_text(folder / "trials.csv", trials)
     write_text(folder / "metrics.json", json.dumps(metrics(tasks), indent=1) + "\n")
-    write_text(folder / "README.md", page(f"BayesFT, reproduced at scale {p.scale}", note, tasks, ablation, pictures))
+    write_text(folder / "README.md", page(f"BayesFT, reproduced at scale {p.scale}", note, tasks, ablations, pictures))
     write_text(folder / "provenance.json", json.dumps(_provenance(p, tasks), indent=1, sort_keys=True) + "\n")
     _collect_timings(p, folder)
     print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
 
 
-def _gather(p: Parameters, what: str, task: str, methods: list[str]) -> TaskResults | None:
-    """The results of the run's seeds; of a run that has not ended, of those seeds that every method has."""
-    seeds = [s for s in p.seeds if what == "all" or all(results_file(task, m, s).exists() for m in methods)]
+def _gather(p: Parameters, what: str, name: str) -> TaskResults | None:
+    """The results of the run's seeds; of a run that has not ended, of those seeds that are there."""
+    seeds = [s for s in p.seeds if what == "all" or results_file(name, s).exists()]
     if not seeds:
         return None
-    files = {(m, s): json.loads(results_file(task, m, s).read_text(encoding="utf-8")) for m in methods for s in seeds}
-    return TaskResults.gather(files)
+    return TaskResults.gather({s: json.loads(results_file(name, s).read_text(encoding="utf-8")) for s in seeds})
 
 
-def _drop_others(wanted: set[tuple[str, str, int]]) -> None:
-    """Remove results that params.yaml no longer names (the run cache has them, should they be wanted again).
+def _drop_others(keep: set[Path]) -> None:
+    """Remove results that params.yaml no longer names (DVC's cache has them, should they be wanted again).
 
     This stage depends on the folder; with leftovers in it, the folder would read as changed.
     """
-    keep = {results_file(*entry) for entry in wanted}
     for path in sorted(Path("data/results").rglob("*"), reverse=True):
         if path.is_file() and path not in keep:
             path.unlink()
@@ -75,18 +90,11 @@ def _drop_others(wanted: set[tuple[str, str, int]]) -> None:
             path.rmdir()
 
 
-def _note(p: Parameters, data: dict) -> str:
-    used = data["images_used"]
-    counts = f"{used['train']:,} train / {used['validation']:,} validation / {used['test']:,} test images"
-    draws = f"{p.budget.evaluate.draws} drift draws a point"
-    return f"data: {data['name']} ({data['source']}), {counts}; scale: {p.scale}; {draws}"
-
-
 def _provenance(p: Parameters, tasks: dict[str, TaskResults]) -> dict:
     """What the numbers were made from. A commit can't name itself, so the code is named by its digest."""
     parameters = p.model_dump(mode="json", exclude={"scales", "data", "seeds"})
     return {
-        "parameters": {**parameters, "data_source": p.data.source, "budget": p.budget.model_dump(mode="json")},
+        "parameters": {**parameters, "data_source": p.data.source, "budget": p.chosen_scale.model_dump(mode="json")},
         "data": {task: result.data for task, result in tasks.items()},
         "seeds": {task: list(result.seeds) for task, result in tasks.items()},
         "code_sha256": code_digest(),

@@ -3,26 +3,29 @@
 from dataclasses import asdict
 
 from bayesft.drift import FAULT_MODELS
-from bayesft.search.algorithm1 import search
+from bayesft.search.algorithm1 import search, search_epochs
 from bayesft.training import dropout_rates
 from stages.common import data_file, models_folder, run, stage
+from stages.parameters import base_method
 from stages.problem import load_problem
 
 
 def main(task: str, method: str, seed: int) -> None:
-    """Search with one strategy on one task with one seed."""
-    item, folder = f"{task}-{method}-{seed}", models_folder(task, method, seed)
-    with stage("search", item, lambda p: (p.recipe, p.drift, p.search_settings), (data_file(task),)) as s:
-        if method not in ("bayesft", "random"):
-            raise ValueError(f"method {method!r}: must be one of bayesft, random")
-        problem, settings, drift = load_problem(s, task, seed), s.parameters.search_settings, s.parameters.drift
-        fault = FAULT_MODELS[drift.model]
-        result = search(problem, settings, fault, random=method == "random", parameters=drift.parameters)
-        about = {
-            "epochs_search": settings.trials * settings.epochs,
-            "trials": [asdict(trial) for trial in result.trials],
-        }
-        trained = dropout_rates.train(problem, result.sites, result.rates, method, **about)
+    """Search with one strategy, or its variant on the network without batch norm, on one task with one seed."""
+    item, folder, strategy = f"{task}-{method}-{seed}", models_folder(task, seed) / method, base_method(method)
+    if strategy not in ("bayesft", "random"):
+        raise ValueError(f"method {method!r}: must be one of bayesft, random")
+
+    def matters(p):
+        return p.recipe(task), p.specification(task, method), p.drift, p.search_settings(task)
+
+    with stage("search", item, matters, (data_file(task),)) as s:
+        p = s.parameters
+        problem, settings = load_problem(s, task, seed, p.specification(task, method)), p.search_settings(task)
+        fault = FAULT_MODELS[p.drift.model]
+        result = search(problem, settings, fault, random=strategy == "random", parameters=p.drift.parameters)
+        about = {"epochs_search": search_epochs(settings), "trials": [asdict(trial) for trial in result.trials]}
+        trained = dropout_rates.train(problem, result.sites, result.rates, strategy, **about)
         trained.save(folder / f"{method}.safetensors")
         if method == "bayesft":
             result.best_model.save(folder / "bayesft-alg1.safetensors")

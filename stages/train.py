@@ -3,17 +3,22 @@
 from importlib import import_module
 
 from stages.common import data_file, models_folder, run, stage
+from stages.parameters import base_method
 from stages.problem import load_problem
 
 
 def main(task: str, method: str, seed: int) -> None:
-    """Train one method on one task with one seed."""
-    item = f"{task}-{method}-{seed}"
-    with stage("train", item, lambda p: (p.recipe, getattr(p.training, method)), (data_file(task),)) as s:
+    """Train one method, or its variant on the network without batch norm, on one task with one seed."""
+
+    def matters(p):
+        return p.recipe(task), p.specification(task, method), p.method_settings(task, method)
+
+    with stage("train", f"{task}-{method}-{seed}", matters, (data_file(task),)) as s:
         # The module of this method alone: a change in another one's code does not concern it.
-        train = import_module(f"bayesft.training.{method}").train
-        trained = train(load_problem(s, task, seed), **getattr(s.parameters.training, method).model_dump())
-        trained.save(models_folder(task, method, seed) / f"{method}.safetensors")
+        train = import_module(f"bayesft.training.{base_method(method)}").train
+        problem = load_problem(s, task, seed, s.parameters.specification(task, method))
+        trained = train(problem, **s.parameters.method_settings(task, method))
+        trained.save(models_folder(task, seed) / method / f"{method}.safetensors")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def split_off_validation(images: np.ndarray, labels: np.ndarray, count: int, nam
 
 def as_split(images: np.ndarray, labels: np.ndarray) -> Split:
     """uint8 images (N, H, W) or (N, C, H, W) and labels (N,) as a part."""
-    tensor = torch.from_numpy(np.array(images))  # a copy: what was read from a file is not writable
+    tensor = torch.from_numpy(np.array(images, order="C"))  # a copy: what was read from a file is not writable
     if tensor.dtype != torch.uint8 or len(images) != len(labels):
         raise ValueError(f"{tensor.dtype} images {tuple(tensor.shape)} with {len(labels)} labels")
     tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bayesft.data.fetch import Source
+from bayesft.data.fetch import Source, fetch
 from bayesft.data.images import Images, as_split, split_off_validation
 from bayesft.seeds import derive_seed
 
@@ -23,12 +23,16 @@ OFFICIAL = tuple(
 )
 
 
-def official(folder: Path) -> Images:
-    """MNIST from the idx files in `folder`: 55,000 train, 5,000 validation, 10,000 test images of 28 × 28."""
-    train, train_labels, test, test_labels = (read_idx(Path(folder) / source.name) for source in OFFICIAL)
+def official(folder: Path, mirror: str | None = None) -> Images:
+    """MNIST, 55,000 train, 5,000 validation, 10,000 test images of 28 × 28, from its files, fetched into `folder`.
+
+    Raises FetchError when a file can't be had, ValueError when one is no idx file.
+    """
+    train, train_labels, test, test_labels = (read_idx(fetch(file, folder, mirror, "mnist")) for file in OFFICIAL)
     training, validation = split_off_validation(train, train_labels, 5_000, "mnist")
     parts = {"train": training, "validation": validation, "test": as_split(test, test_labels)}
-    return Images(parts, 10, {"name": "MNIST", "of": len(train) + len(test)})
+    md5s = {file.name: file.md5 for file in OFFICIAL}
+    return Images(parts, 10, {"name": "MNIST", "of": len(train) + len(test), "md5": md5s})
 
 
 def embedded() -> Images:

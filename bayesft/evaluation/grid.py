@@ -31,24 +31,27 @@ def accuracy_grid(
     memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
+    identity: str = "",
 ) -> np.ndarray:
     """Accuracy of each drifted copy: (len(sigmas), draws), float64.
 
     `key` names the draws (task and training seed): the same key gives the same drift to every method at every σ.
     Where there are several members (devices), draw t meets member t modulo their number. Each σ is kept in
-    `checkpoint` as soon as it is done.
+    `checkpoint` as soon as it is done, under `identity` (by default the label), which must name the network: what is
+    found there is taken for its own.
     """
 
     def score(outputs: Tensor, labels: Tensor) -> Tensor:
         return (trained.decode(outputs) == labels).float()
 
+    identity = identity or label
     networks = trained.networks(data.labels.device)
     result = np.zeros((len(sigmas), draws))
-    done = sum(checkpoint is not None and checkpoint.load(_name(label, sigma)) is not None for sigma in sigmas)
+    done = sum(checkpoint is not None and checkpoint.load(_name(identity, sigma)) is not None for sigma in sigmas)
     if done:
         tqdm.write(f"{label}: resuming after σ {done} of {len(sigmas)}")
     for row, sigma in enumerate(tqdm(sigmas, desc=label, unit="σ", disable=None)):
-        found = checkpoint.load(_name(label, sigma)) if checkpoint else None
+        found = checkpoint.load(_name(identity, sigma)) if checkpoint else None
         if found:
             result[row] = found[0]["accuracy"].numpy()
             continue
@@ -59,9 +62,9 @@ def accuracy_grid(
             )
             result[row, mine] = values.numpy()
         if checkpoint:
-            checkpoint.save(_name(label, sigma), {"accuracy": torch.from_numpy(result[row])})
+            checkpoint.save(_name(identity, sigma), {"accuracy": torch.from_numpy(result[row])})
     return result
 
 
-def _name(label: str, sigma: float) -> str:
-    return f"{label} sigma {sigma}"
+def _name(identity: str, sigma: float) -> str:
+    return f"{identity} sigma {sigma}"

@@ -5,58 +5,114 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate
-from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults
-from bayesft.tasks import ABLATION, TASKS
+from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, notes
+from bayesft.tasks import ABLATIONS, TASKS
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
 MISSING = "–"
 
 
 def page(
-    title: str, note: str, tasks: Mapping[str, TaskResults], ablation: Mapping[str, TaskResults], panels: list[str]
+    title: str,
+    note: str,
+    tasks: Mapping[str, TaskResults],
+    ablations: Mapping[str, Mapping[str, TaskResults]],
+    pictures: list[str],
 ) -> str:
-    """The report of a run. `panels` names the pictures beside the page, in order, without suffix."""
-    parts = [f"# {title}", note + "."]
+    """The report of a run. `pictures` names those beside the page, in order, without suffix."""
+    parts = [f"# {title}", _list(notes(tasks, {task: TASKS[task].panel for task in tasks}, note, 10_000))]
+    parts += ["## Summary", *_summary(tasks)]
     captions = {
         "figure1": "Figure 1. Drift moves the decision boundary of a small classifier.",
-        "figure2": "Figure 2. The ablation: accuracy under drift of networks that differ in one factor.",
-        "figure3": "Figure 3. Accuracy under drift of every method.",
+        "figure2": "Figure 2. The ablations: accuracy under drift of networks that differ in one factor.",
+        "figure3": "Figure 3. Accuracy under drift of every method on every task.",
         "search": "The search: objective by trial, best so far, and the rates found. Random search is its control.",
     }
-    for name in panels:
+    for name in pictures:
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
     for task, result in tasks.items():
-        panel, pairs = TASKS[task].panel, "seed" if len(result.seeds) > 1 else "draw"
-        parts += [
-            f"## ({panel}) {TASKS[task].title}",
-            f"Accuracy on {result.data['images_used']['test']:,} test images, mean ± {result.band()}. Then the mean "
-            f"over the grid σ = 0 … {result.sigmas[-1]:g}"
-            + (f", and BayesFT's mean minus the row's, paired by {pairs}." if "bayesft" in result.accuracy else "."),
-            _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
-            "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
-            "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here.",
-            _epochs_table(result),
-        ]
-        if DEVICE_ROW in result.accuracy:
+        parts += _task(task, result, "figure3" in pictures)
+    if any(ablations.values()):
+        parts.append("## The ablations in numbers")
+    for name, factors in ablations.items():
+        if factors:
+            parts.append(f"### {ABLATIONS[name].title}")
+            panels = {key: ABLATIONS[name].factors[key].panel for key in factors}
+            parts.append(_list(notes(factors, panels, "", 10_000)))
+        for key, result in factors.items():
+            factor = ABLATIONS[name].factors[key]
             parts += [
-                "ReRAM-V alone carries a programming error before any drift. Without new drift (σ = 0) and on average "
-                "over the grid, on the same devices:",
-                _device_table(result),
-            ]
-    if ablation:
-        parts.append("## The ablation in numbers")
-        for factor, result in ablation.items():
-            names = {variant: variant for variant in ABLATION[factor].variants}
-            parts += [
-                f"({ABLATION[factor].panel}) {ABLATION[factor].title}; mean ± {result.band()}; last column: the row's "
-                "mean over the grid minus the first row's, paired.",
-                _accuracy_table(result, names, next(iter(names)), minus=True),
+                f"({factor.panel}) {factor.title}; mean ± {result.band()}; last column: the row's mean over the grid "
+                "minus the first row's, paired.",
+                _accuracy_table(result, {v: v for v in factor.variants}, next(iter(factor.variants)), minus=True),
             ]
     parts.append(
         "Beside this page: [results.csv](results.csv) (every curve), [trials.csv](trials.csv) (every trial of the "
         "searches), [metrics.json](metrics.json), [provenance.json](provenance.json) (parameters, data, versions)."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
+    """One table of all tasks and methods."""
+    rows = [row for row in ROWS if any(row in result.accuracy for result in tasks.values())]
+    rows += list(dict.fromkeys(row for result in tasks.values() for row in result.rows() if row not in ROWS))
+    table, weak = {}, False
+    for task, result in tasks.items():
+        clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
+        weak |= _weak(result)
+        cells = {"ERM, σ = 0": MISSING if clean is None else f"{clean.mean:.3f}{'†' if _weak(result) else ''}"}
+        for row in rows:
+            cells[ROWS.get(row, row)] = f"{result.over_grid(row).mean:.3f}" if row in result.accuracy else MISSING
+        table[f"({TASKS[task].panel}) {TASKS[task].title}"] = cells
+    text = "Mean accuracy over the grid of σ; first column: ERM without drift. The intervals are in the sections below."
+    mark = "† Less than three times chance: the panel can't be read as evidence."
+    return [text, _markdown(pd.DataFrame(table).T), *([mark] if weak else [])]
+
+
+def _weak(result: TaskResults) -> bool:
+    """Whether ERM learned too little for drift to have much to destroy."""
+    clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
+    return clean is not None and clean.mean < 3 * result.chance
+
+
+def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
+    """The section of a task."""
+    panel, pairs = TASKS[task].panel, "seed" if len(result.seeds) > 1 else "draw"
+    parts = [f"## ({panel}) {TASKS[task].title}"]
+    if pictured:
+        parts.append(f"This panel alone: [PNG](figures/figure3{panel}.png), [PDF](figures/figure3{panel}.pdf)")
+    if _weak(result):
+        parts.append(
+            f"**This panel can't be read as evidence:** without drift, ERM reaches {result.at('erm', 0.0).mean:.3f}, "
+            f"less than three times chance ({result.chance:.3f})."
+        )
+    parts += [
+        f"Accuracy on {result.data['images_used']['test']:,} test images, mean ± {result.band()}. Then the mean "
+        f"over the grid σ = 0 … {result.sigmas[-1]:g}"
+        + (f", and BayesFT's mean minus the row's, paired by {pairs}." if "bayesft" in result.accuracy else "."),
+        _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
+    ]
+    if all(row in result.accuracy for row in ("erm", "erm-no-norm", "bayesft", "bayesft-no-norm")):
+        parts += [
+            "Normalisation as a control. The authors' code takes batch norm (BN) out of BayesFT alone, so there its "
+            "gain and that of a network without BN can't be told apart. Here both methods are trained both ways. Mean "
+            f"over the grid; differences paired by {pairs}:",
+            _normalization_table(result),
+        ]
+    parts += [
+        "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
+        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here.",
+        _epochs_table(result),
+        *_rates(result),
+    ]
+    if DEVICE_ROW in result.accuracy:
+        parts += [
+            "ReRAM-V alone carries a programming error before any drift. Without new drift (σ = 0) and on average "
+            "over the grid, on the same devices:",
+            _device_table(result),
+        ]
+    return parts
 
 
 def metrics(tasks: Mapping[str, TaskResults]) -> dict:
@@ -98,16 +154,49 @@ def _epochs_table(result: TaskResults) -> str:
         about = result.about[row]
         final = sum(a["epochs"] for a in about) / len(about)
         extra = sum(a.get("epochs_search", 0) + a.get("epochs_repair_per_device", 0) for a in about) / len(about)
-        if row == "ftna":  # its code needs the confusions of a trained ERM network
+        if row == "ftna" and "erm" in result.about:  # its code needs the confusions of a trained ERM network
             extra += sum(a["epochs"] for a in result.about["erm"]) / len(about)
         if row == "bayesft-alg1":  # its weights come out of the search itself
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
         cells = {"final training": f"{round(final, 1):g}", "before or after it": f"{round(extra, 1):g}"}
         cells["all"] = f"{round(final + extra, 1):g}"
-        rates = [list(a["rates"].values()) for a in about if "rates" in a]
-        cells["dropout rates"] = "; ".join(", ".join(f"{r:.2f}" for r in seed) for seed in rates) or MISSING
         table[ROWS.get(row, row)] = cells
     return _markdown(pd.DataFrame(table).T)
+
+
+def _normalization_table(result: TaskResults) -> str:
+    table = {}
+    for row in ("erm", "bayesft"):
+        table[ROWS[row]] = {
+            "with BN": _show(result.over_grid(row)),
+            "without BN": _show(result.over_grid(f"{row}-no-norm")),
+            "without − with": _show(result.difference(f"{row}-no-norm", row), sign=True),
+        }
+    table["BayesFT − ERM"] = {
+        "with BN": _show(result.difference("bayesft", "erm"), sign=True),
+        "without BN": _show(result.difference("bayesft-no-norm", "erm-no-norm"), sign=True),
+        "without − with": MISSING,
+    }
+    return _markdown(pd.DataFrame(table).T)
+
+
+def _rates(result: TaskResults) -> list[str]:
+    """The dropout sites from input to output with their rates: one table for all rows that have the same sites."""
+    groups: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in result.rows():
+        rates = [about["rates"] for about in result.about[row] if "rates" in about]
+        if rates:
+            cells = {site: "; ".join(f"{seed[site]:.2f}" for seed in rates) for site in rates[0]}
+            groups.setdefault(tuple(rates[0]), {})[ROWS.get(row, row)] = cells
+    if not groups:
+        return []
+    text = "Dropout rates by site, from input to output"
+    text += ", one for each seed:" if len(result.seeds) > 1 else ":"
+    return [text, *(_markdown(pd.DataFrame(table)) for table in groups.values())]
+
+
+def _list(lines: str) -> str:
+    return "\n".join(f"- {line}" for line in lines.splitlines())
 
 
 def _device_table(result: TaskResults) -> str:

@@ -1,7 +1,8 @@
 """The results of a run, gathered: accuracies of every network at every σ, and how each was trained."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from bayesft.evaluation.statistics import Estimate, estimate, paired
 # Rows in the order in which figures and tables show them, and their names there.
 ROWS = {
     "erm": "ERM",
+    "erm-no-norm": "ERM without BN",
     "ftna": "FTNA",
     "reram_v": "ReRAM-V",
     "awp": "AWP (weights only)",
@@ -19,6 +21,7 @@ ROWS = {
     "random": "random search",
     "bayesft-alg1": "BayesFT, Algorithm 1",
     "bayesft": "BayesFT",
+    "bayesft-no-norm": "BayesFT without BN",
 }
 DEVICE_ROW = "erm-programmed"  # ERM on ReRAM-V's devices: no method, so in no figure
 
@@ -38,26 +41,42 @@ class TaskResults:
     data: dict
 
     @classmethod
-    def gather(cls, files: Mapping[tuple[str, int], dict]) -> "TaskResults":
-        """From the results of (method, seed): the content of their files. Every method has every seed.
+    def gather(cls, files: Mapping[int, dict]) -> "TaskResults":
+        """From the results of each seed: the content of its file.
 
-        Raises ValueError when they were evaluated on different grids.
+        Raises ValueError when they can't be averaged: other rows, other σ, other images or numbers of draws.
         """
-        seeds = tuple(sorted({seed for _, seed in files}))
-        methods = list(dict.fromkeys(method for method, _ in files))
-        first = next(iter(files.values()))
-        for (method, seed), content in files.items():
-            if content["sigmas"] != first["sigmas"]:
-                raise ValueError(
-                    f"{method} seed {seed} was evaluated on another grid of σ than the others: run dvc repro"
-                )
-        accuracy, about = {}, {}
-        for method in methods:
-            for row in files[method, seeds[0]]["rows"]:
-                entries = [files[method, seed]["rows"][row] for seed in seeds]
-                accuracy[row] = np.array([entry["accuracy"] for entry in entries])
-                about[row] = [entry["about"] for entry in entries]
-        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"])
+        if not files:
+            raise ValueError("no results to gather: run dvc repro")
+        seeds = tuple(sorted(files))
+        first = files[seeds[0]]
+        rows = list(first["rows"])
+        for seed in seeds:
+            for what, of in _COMPARED.items():
+                here, there = of(files[seed]), of(first)
+                if here != there:
+                    raise ValueError(
+                        f"seeds {seeds[0]} and {seed} differ in {what} ({there} and {here}), so they can't be "
+                        "averaged: run dvc repro, which makes the outdated results anew"
+                    )
+        return cls(
+            np.array(first["sigmas"]),
+            seeds,
+            {row: np.array([files[seed]["rows"][row]["accuracy"] for seed in seeds]) for row in rows},
+            {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows},
+            first["data"],
+        )
+
+    def only(self, rows: Mapping[str, str]) -> "TaskResults":
+        """The rows that `rows` names, in its order, under the names by which it shows them.
+
+        Raises ValueError when there is no such row.
+        """
+        missing = [row for row in rows.values() if row not in self.accuracy]
+        if missing:
+            raise ValueError(f"no results of {', '.join(missing)}: run dvc repro")
+        accuracy, about = ({name: of[row] for name, row in rows.items()} for of in (self.accuracy, self.about))
+        return replace(self, accuracy=accuracy, about=about)
 
     def rows(self) -> list[str]:
         """The rows to show, in the order of the reports."""
@@ -81,6 +100,15 @@ class TaskResults:
         """The mean accuracy over the grid of one row minus another's, paired by seed or by draw."""
         return paired(self.accuracy[first].mean(1), self.accuracy[second].mean(1))
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of a guess."""
+        return 1 / self.data["classes"]
+
+    def searches(self) -> list[str]:
+        """The rows that a search of dropout rates stands behind."""
+        return [row for row in self.rows() if any("trials" in about for about in self.about[row])]
+
     def band(self) -> str:
         """What the intervals are over, in words."""
         draws = next(iter(self.accuracy.values())).shape[2]
@@ -89,15 +117,56 @@ class TaskResults:
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
         return f"95 % interval over {draws} drift draws (one training seed, {self.seeds[0]})"
 
+    def images(self) -> str:
+        """Which images, from where and how many, in words."""
+        used = self.data["images_used"]
+        counts = " / ".join(f"{used[part]:,} {part}" for part in ("train", "validation", "test"))
+        return f"data: {self.data['name']} ({self.data['source']}), {counts} images"
 
-def bands(results: Mapping[str, TaskResults], panels: Mapping[str, str]) -> str:
-    """What the intervals of several panels are over: said once where all agree, else panel by panel."""
+
+_COMPARED = {
+    "the grid of σ": lambda content: content["sigmas"],
+    "rows": lambda content: sorted(content["rows"]),
+    "drift draws": lambda content: sorted(
+        {len(draws) for row in content["rows"].values() for draws in row["accuracy"]}
+    ),
+    "images": lambda content: content["data"],
+}
+
+
+def notes(
+    results: Mapping[str, TaskResults], panels: Mapping[str, str], rest: str = "", width: int = 150, mean: bool = True
+) -> str:
+    """What a reader must know of the numbers in several panels: images, what intervals are over, and `rest`.
+
+    Panels of which the same is true share a line; what is true of all is said once, at the end. `mean`: the panels
+    show means with bands; without it, the training seeds are named alone.
+    """
+
+    def band(result: TaskResults) -> str:
+        return f"band: {result.band()}" if mean else f"training seed {', '.join(map(str, result.seeds))}"
+
+    one_band = len({band(result) for result in results.values()}) == 1
     said: dict[str, list[str]] = {}
     for name, result in results.items():
-        said.setdefault(result.band(), []).append(panels[name])
-    if len(said) == 1:
-        return f"mean; band: {next(iter(said))}"
-    return "mean; band: " + "; ".join(f"({', '.join(names)}) {band}" for band, names in said.items())
+        line = result.images() if one_band else f"{result.images()}; {band(result)}"
+        said.setdefault(line, []).append(panels[name])
+    lines = [f"({letters(names)}) {line}" if len(said) > 1 else line for line, names in said.items()]
+    last = [rest, "mean" if mean and one_band else "mean and band" if mean else ""]
+    last += [band(result) for result in list(results.values())[:1] if one_band]
+    lines.append("; ".join(filter(None, last)))
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False))
+
+
+def letters(names: Iterable[str]) -> str:
+    """The letters of panels, three or more in a row as a range: "a, c-f"."""
+    runs: list[list[str]] = []
+    for name in sorted(names):
+        if runs and len(name) == 1 and ord(name) == ord(runs[-1][-1][-1]) + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
 
 
 def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
@@ -123,11 +192,11 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
 
 
 def trials_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
-    """Every trial of every search, one line a trial."""
+    """Every trial of every search, one line a trial; a network of fewer sites leaves the last rates empty."""
     lines = []
     for task, result in results.items():
-        for row in ("bayesft", "random"):
-            for seed, about in zip(result.seeds, result.about.get(row, []), strict=False):
+        for row in result.searches():
+            for seed, about in zip(result.seeds, result.about[row], strict=True):
                 for trial in about["trials"]:
                     rates = {f"rate_{i + 1}": rate for i, rate in enumerate(trial["rates"])}
                     rest = {key: value for key, value in trial.items() if key != "rates"}

@@ -18,6 +18,7 @@ _COLOURS = sns.color_palette("colorblind", 10).as_hex()
 # Colour, dashes and marker of each row: three ways to tell curves apart, of which print keeps two.
 LOOKS = {
     "erm": (_COLOURS[7], "-", "o"),
+    "erm-no-norm": ("#4d4d4d", (0, (4, 1, 1, 1)), "<"),
     "ftna": (_COLOURS[1], "--", "s"),
     "reram_v": (_COLOURS[5], ":", "v"),
     "awp": (_COLOURS[2], "-.", "^"),
@@ -26,9 +27,15 @@ LOOKS = {
     "random": (_COLOURS[0], ":", "X"),
     "bayesft-alg1": ("#7a2300", "--", "h"),
     "bayesft": (_COLOURS[3], "-", "*"),
+    "bayesft-no-norm": ("#b3003c", (0, (4, 1, 1, 1)), ">"),
 }
-VARIANT_LOOKS = [(_COLOURS[i], dashes, marker) for i, dashes, marker in
-                 ((0, "-", "o"), (1, "--", "s"), (2, "-.", "^"), (3, ":", "D"))]  # fmt: skip
+VARIANT_LOOKS = [
+    (_COLOURS[0], "-", "o"),
+    (_COLOURS[1], "--", "s"),
+    (_COLOURS[2], "-.", "^"),
+    (_COLOURS[3], ":", "D"),
+    (_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
+]
 
 plt.rcParams.update(
     {
@@ -47,14 +54,14 @@ plt.rcParams.update(
 )
 
 
-def curve(axes: Axes, x, estimates: list[Estimate], look: tuple[str, str, str], label: str, markers: int = 6) -> None:
-    """A mean with its band."""
+def curve(axes: Axes, x, estimates: list[Estimate], look: tuple, label: str, place: int = 0) -> None:
+    """A mean with its band. Of about six markers, the first is at the `place`-th point: elsewhere for other curves."""
     colour, dashes, marker = look
-    every = max(1, len(x) // markers)
+    every = max(1, len(x) // 6)
     axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.18, lw=0)
     axes.plot(
-        x, [e.mean for e in estimates], color=colour, ls=dashes, marker=marker, ms=5, markevery=every, lw=1.5,
-        label=label,
+        x, [e.mean for e in estimates], color=colour, ls=dashes, marker=marker, ms=5, markevery=(place % every, every),
+        lw=1.5, label=label,
     )  # fmt: skip
 
 
@@ -63,6 +70,11 @@ def accuracy_axes(axes: Axes, sigma_max: float) -> None:
     axes.set(
         xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel="accuracy"
     )
+
+
+def chance_line(axes: Axes, classes: int) -> None:
+    """The accuracy of a guess."""
+    axes.axhline(1 / classes, color="0.45", ls=":", lw=1.2, zorder=1, label="chance")
 
 
 def save(figure: Figure, folder: Path, name: str, note: str) -> None:

@@ -13,6 +13,7 @@ the best of those gives α* for a final training from a fresh initialisation, wi
 θ moves by Adam, as everywhere in this study, at a constant step while it is inherited; each trial starts Adam anew.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -66,14 +67,18 @@ def search(
     *,
     random: bool = False,
     parameters: str = "all",
+    sites: list[Site] | None = None,
+    measure: Callable[..., tuple[float, float]] | None = None,
 ) -> SearchResult:
     """Run Algorithm 1 on `problem`; with `random`, the control that draws every α_n at random.
 
-    Only training and validation images are touched. Resumes from the problem's checkpoint at any trial.
+    Only training and validation images are touched. Resumes from the problem's checkpoint at any trial. A problem
+    that is no classification brings its own `sites`, and its own `measure` of u with the arguments of `objective`.
     """
     method = "random search" if random else "bayesft search"
     model = problem.fresh()
-    sites = find_sites(model, problem.train.images[:1], settings.granularity)
+    sites = sites or find_sites(model, problem.train.images[:1], settings.granularity)
+    measure = measure or objective
     low, high = settings.bounds
     progress = _Progress(problem, method)
     trials = progress.trials
@@ -101,8 +106,9 @@ def search(
             recipe, behind = recipe.model_copy(update={"lr": settings.lr, "schedule": "constant"}), behind * (n + 1)
         seed = derive_seed(problem.seed, "trial", n)
         with dropout(model, sites, rates):
-            fit(model, problem.train, recipe, seed=seed, label=f"{problem.label(method)}, trial {n}")
-        mean, error = objective(model, problem, settings, fault, ("trial", n), settings.draws, parameters)
+            label = f"{problem.label(method)}, trial {n}"
+            fit(model, problem.train, recipe, seed=seed, label=label, gradient=problem.gradient)
+        mean, error = measure(model, problem, settings, fault, ("trial", n), settings.draws, parameters)
         progress.add(Trial(n, rates, mean, error, behind), model)
         bar.update()
         bar.set_postfix(best=f"{progress.top()[0].objective:.4f}", refresh=False)
@@ -111,7 +117,7 @@ def search(
     best = top[0]
     for trial in top:
         model.load_state_dict(progress.weights[trial.number])
-        fresh = objective(model, problem, settings, fault, ("recheck", trial.number), 2 * settings.draws, parameters)
+        fresh = measure(model, problem, settings, fault, ("recheck", trial.number), 2 * settings.draws, parameters)
         trials[trial.number] = replace(trial, recheck=fresh[0], recheck_error=fresh[1])
     chosen = max((trials[t.number] for t in top), key=lambda t: t.recheck)
     model.load_state_dict(progress.weights[best.number])

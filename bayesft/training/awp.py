@@ -7,6 +7,7 @@ clean, so a gain can be put down to the weights. (The code published with BayesF
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bayesft.training.loop import Loss, fit
 from bayesft.training.trained import Problem, Trained
@@ -17,7 +18,9 @@ def awp_gradient(gamma: float):
 
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         weights = [w for w in model.parameters() if w.dim() >= 2]
-        ascent = torch.autograd.grad(loss(model(x), y), weights)
+        # The climb's forward pass is no step of training: it moves the running statistics of copies.
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        ascent = torch.autograd.grad(loss(functional_call(model, buffers, (x,)), y), weights)
         kept = [w.detach().clone() for w in weights]
         with torch.no_grad():
             for w, g in zip(weights, ascent, strict=True):

@@ -17,6 +17,7 @@ def train(problem: Problem, sites: Sequence[Site], rates: Sequence[float], metho
             problem.recipe,
             seed=problem.seed,
             label=problem.label(method),
+            gradient=problem.gradient,
             checkpoint=problem.checkpoint,
         )
     named = {site.name: float(rate) for site, rate in zip(sites, rates, strict=True)}

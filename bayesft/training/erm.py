@@ -15,6 +15,7 @@ def train(problem: Problem, name: str = "erm") -> Trained:
         problem.recipe,
         seed=problem.seed,
         label=problem.label(name),
+        gradient=problem.gradient,
         checkpoint=problem.checkpoint,
     )
     return Trained.of(model, problem.specification, epochs=problem.recipe.epochs)

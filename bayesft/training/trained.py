@@ -15,11 +15,15 @@ from bayesft.models import build
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.training.checkpoint import Checkpoint
+from bayesft.training.loop import Gradient, plain_gradient
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What every method gets, and gets alike: the network, the data without the test part, the recipe, the seed."""
+    """What every method gets, and gets alike: the network, the data without the test part, the recipe, the seed.
+
+    `gradient` is that of a step of training; a method that is another gradient (AWP, drift-aware) has its own.
+    """
 
     task: str
     specification: dict
@@ -29,6 +33,7 @@ class Problem:
     recipe: Recipe
     seed: int
     checkpoint: Checkpoint | None = None
+    gradient: Gradient = plain_gradient
 
     def fresh(self, **changes) -> nn.Module:
         """A new network. The initialisation depends on the seed alone, so methods start from the same weights."""
@@ -81,7 +86,7 @@ class Trained:
             tensors["codebook"] = self.codebook
         header = {"specification": self.specification, "about": self.about}
         with atomic(path) as temporary:
-            save_file(tensors, temporary, {"trained": json.dumps(header, sort_keys=True)})
+            save_file(tensors, temporary, {"trained": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path) -> "Trained":

@@ -1,13 +1,20 @@
 """Fetching published files: from a local server and from mirrors, good and damaged in every way that a host can be."""
 
+import gzip
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import io
+import lzma
+import re
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bayesft.data import FetchError, Source, fetch
+from bayesft.data.fetch import SUMS, fetch_mirrored, listed_in_sums, tar_members, zip_members
 
 GOOD = bytes(range(256)) * 2000  # two blocks of a download
 BAD = b"<html>Not the file, but a page that says so</html>"
@@ -16,51 +23,6 @@ NAME = "images.gz"
 
 def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
-
-
-class Host:
-    """A web server of a few fixed answers: path → (status, content, length that the header claims)."""
-
-    def __init__(self):
-        self.answers: dict[str, tuple[int, bytes, int | str]] = {}
-        self.asked: list[str] = []
-        host = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                host.asked.append(self.path)
-                status, content, length = host.answers.get(self.path, (404, b"", 0))
-                self.send_response(status)
-                if length == "chunked":
-                    self.send_header("Transfer-Encoding", "chunked")
-                    content = b"%x\r\n" % (len(content) + 100) + content
-                else:
-                    self.send_header("Content-Length", str(length))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.base = f"http://127.0.0.1:{self.server.server_port}"
-
-    def put(self, path: str, content: bytes, status: int = 200, length: int | str | None = None) -> str:
-        """Answer `path` so from now on; its URL."""
-        self.answers[path] = (status, content, len(content) if length is None else length)
-        return self.base + path
-
-
-@pytest.fixture
-def host(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    host = Host()
-    thread = threading.Thread(target=host.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield host
-    host.server.shutdown()
-    host.server.server_close()
-    thread.join()
 
 
 def source(*urls: str) -> Source:
@@ -211,3 +173,158 @@ def test_the_message_names_a_mirror_that_does_not_have_the_file(tmp_path):
         fetch(source(), tmp_path / "folder", str(tmp_path / "mirror"), "digits")
     assert str(tmp_path / "mirror" / "digits" / NAME) in str(error.value)
     assert str(tmp_path / "mirror" / NAME) in str(error.value)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_mirror_that_says_that_a_file_is_not_there_has_none(host, tmp_path, status):
+    host.put("/part", b"", status=status)
+    assert fetch_mirrored("part", tmp_path, host.base, "digits", lambda _: None) is None
+
+
+def test_without_a_mirror_a_file_comes_from_the_folder_or_is_none(tmp_path):
+    assert fetch_mirrored("part", tmp_path, None, "digits", lambda _: None) is None
+    (tmp_path / "part").write_bytes(GOOD)
+    assert fetch_mirrored("part", tmp_path, None, "digits", lambda _: None) == tmp_path / "part"
+    assert fetch_mirrored("part", tmp_path, None, "digits", lambda _: "damaged") is None
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("mirror", ["answers 503", "http://127.0.0.1:1", "nothing://at.all"])
+def test_a_mirror_that_cannot_be_read_stops_the_run(host, tmp_path, mirror):
+    if mirror == "answers 503":
+        host.put("/digits/images.gz", GOOD, status=503)
+        mirror = host.base
+    with pytest.raises(FetchError, match="mirror cannot be read"):
+        fetch(source(host.put("/good", GOOD)), tmp_path, mirror, "digits")
+    assert "/good" not in host.asked and files(tmp_path) == []
+
+
+SHA256 = hashlib.sha256(GOOD).hexdigest()
+
+
+def from_sums(mirror: str, folder: Path) -> Path | None:
+    return fetch_mirrored(NAME, folder, mirror, "digits", listed_in_sums(NAME, mirror, "digits"))
+
+
+@pytest.mark.parametrize(
+    "line", [f"{SHA256}  digits/{NAME}", f"{SHA256.upper()} *./digits/{NAME}", f"{SHA256}  {NAME}\r"]
+)
+def test_a_file_that_the_mirror_lists_is_verified_by_its_list(mirror, tmp_path, line):
+    mirror.put(f"digits/{NAME}", GOOD)
+    mirror.put(SUMS, f"{'0' * 64}  other/{NAME}\n{line}\n".encode())
+    for _ in range(2):
+        assert_fetched(from_sums(mirror.base, tmp_path / "folder"), tmp_path / "folder")
+    (tmp_path / "folder" / NAME).write_bytes(BAD)
+    assert_fetched(from_sums(mirror.base, tmp_path / "folder"), tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("content", "sums", "message"),
+    [
+        (BAD, f"{SHA256}  digits/{NAME}", "expected sha256"),
+        (GOOD, f"{SHA256[::-1]}  digits/{NAME}", "expected sha256"),
+        (GOOD, f"{SHA256}  other/{NAME}", "does not list it"),
+        (GOOD, "<html>", "does not list it"),
+        (GOOD, None, "to verify it by"),
+    ],
+    ids=["damaged", "wrong sum", "another name", "no list", "missing list"],
+)
+def test_a_file_that_the_list_of_the_mirror_does_not_vouch_for_stops_the_run(mirror, tmp_path, content, sums, message):
+    mirror.put(f"digits/{NAME}", content)
+    if sums is not None:
+        mirror.put(SUMS, sums.encode())
+    with pytest.raises(FetchError, match=message):
+        from_sums(mirror.base, tmp_path / "folder")
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_list_that_cannot_be_read_stops_the_run_and_a_mirror_without_the_file_needs_none(host, tmp_path):
+    assert from_sums(host.base, tmp_path) is None
+    host.put(f"/digits/{NAME}", GOOD)
+    host.put(f"/{SUMS}", b"", status=500)
+    with pytest.raises(FetchError, match="needed to verify"):
+        from_sums(host.base, tmp_path)
+    assert files(tmp_path) == []
+
+
+EXPECTED = re.compile(r"set/[a-z]+\.txt")
+MEMBERS = {"set/a.txt": b"first", "set/b.txt": b"", "set/c.txt": bytes(2000)}
+
+
+def tar(members: dict[str, bytes], mode: str = "w", **changes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for key, value in changes.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+READERS = {"tar": (tar_members, tar), "zip": (zip_members, zipped)}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@given(members=st.dictionaries(st.from_regex(EXPECTED, fullmatch=True), st.binary(max_size=2000), max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_members_are_what_was_packed(tmp_path_factory, kind, members):
+    read, pack = READERS[kind]
+    path = tmp_path_factory.mktemp("archive") / "archive"
+    path.write_bytes(pack(members))
+    assert dict(read(path, EXPECTED, 2000)) == members
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("name", ["../a.txt", "/set/a.txt", "set/../a.txt", "set\\a.txt", "set/a.exe", "./set/a.txt"])
+def test_members_of_other_names_are_refused(tmp_path, kind, name):
+    read, pack = READERS[kind]
+    (tmp_path / "archive").write_bytes(pack({"set/b.txt": b"", name: b"x"}))
+    with pytest.raises(ValueError, match="archive: unexpected member"):
+        list(read(tmp_path / "archive", EXPECTED, 2000))
+    assert files(tmp_path) == ["archive"]
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_members_that_are_too_large_are_refused(tmp_path, kind):
+    read, pack = READERS[kind]
+    (tmp_path / "archive").write_bytes(pack(MEMBERS))
+    with pytest.raises(ValueError, match="2000 bytes"):
+        list(read(tmp_path / "archive", EXPECTED, 1999))
+
+
+@pytest.mark.parametrize("type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, type):
+    (tmp_path / "archive").write_bytes(tar({"set/a.txt": b""}, type=type, linkname="/etc/hostname"))
+    with pytest.raises(ValueError, match="unexpected member"):
+        list(tar_members(tmp_path / "archive", EXPECTED, 2000))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip"])
+@pytest.mark.parametrize("damage", ["cut short", "cut to nothing", "another file", "wrong bytes"])
+def test_damaged_archives_are_named(tmp_path, kind, damage):
+    noise = hashlib.shake_128(b"noise").digest(2000)
+    members = {**MEMBERS, "set/d.txt": noise}
+    whole = zipped(members) if kind == "zip" else tar(members)
+    whole = {"tar.gz": gzip.compress, "tar.xz": lzma.compress}.get(kind, bytes)(whole)
+    if damage == "wrong bytes":
+        if kind in ("tar", "tar.gz"):
+            pytest.skip("a tar has no checksum of its contents, and gzip's comes after the last member")
+        at = whole.index(noise[:100]) if noise[:100] in whole else len(whole) // 2
+        content = whole[:at] + bytes(byte ^ 0x55 for byte in whole[at : at + 40]) + whole[at + 40 :]
+    else:
+        # A tar ends with 8 KB of nothing: the cut must reach the contents.
+        cut = whole.index(noise[-100:]) if kind == "tar" else len(whole) - 100
+        content = {"cut short": whole[:cut], "cut to nothing": b"", "another file": BAD}[damage]
+    (tmp_path / "broken").write_bytes(content)
+    with pytest.raises(ValueError, match="broken: not a whole"):
+        list((zip_members if kind == "zip" else tar_members)(tmp_path / "broken", EXPECTED, 2000))

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesft.models import Site, build, dropout, find_sites
-from bayesft.tasks import TASKS
+from bayesft.models.residual import DEPTHS
+from bayesft.tasks import CLASSIFICATION, TASKS
 
 
 class Functional(nn.Module):
@@ -65,6 +66,89 @@ def test_sites_of_an_mlp_are_its_activations_whatever_else_it_has(normalization,
     activations = [name for name, module in model.named_children() if isinstance(module, nn.ReLU)]
     assert len(activations) == 2
     assert names(model, (1, 28, 28)) == activations
+
+
+SMALL = {name: {**TASKS[name].specification, "width": 1 / 16} for name in CLASSIFICATION}
+SITES = {  # the sites of each stage; a normalisation shifts the numbers of the modules after it
+    "mlp-mnist": {"features": ["2", "4"]},
+    "lenet-mnist": {"12×12 maps": ["2"], "4×4 maps": ["5"], "1×1 maps": ["7"], "features": ["10"]},
+    "alexnet-cifar10": {"16×16 maps": ["1"], "8×8 maps": ["4"], "4×4 maps": ["7", "9", "11"], "features": ["15", "17"]},
+    "resnet18-cifar10": {
+        "32×32 maps": ["relu", "layer1.0.relu", "layer1.1.relu"],
+        "16×16 maps": ["layer2.0.relu", "layer2.1.relu"],
+        "8×8 maps": ["layer3.0.relu", "layer3.1.relu"],
+        "4×4 maps": ["layer4.0.relu", "layer4.1.relu"],
+    },
+    "vgg11-cifar10": {
+        "32×32 maps": ["2"],
+        "16×16 maps": ["6"],
+        "8×8 maps": ["10", "13"],
+        "4×4 maps": ["17", "20"],
+        "2×2 maps": ["24", "27"],
+    },
+    "stn-gtsrb": {
+        "13×13 maps": ["0.localization.2"],
+        "4×4 maps": ["0.localization.5"],
+        "features (1)": ["0.localization.8"],  # none on the six numbers of the affine map
+        "14×14 maps": ["3"],
+        "6×6 maps": ["7"],
+        "3×3 maps": ["11"],
+        "features (2)": ["15"],
+    },
+}
+
+
+def image(task: str) -> Tensor:
+    return torch.zeros(1, *((1, 28, 28) if TASKS[task].data == "mnist" else (3, 32, 32)))
+
+
+@pytest.mark.parametrize("task", SITES)
+def test_sites_of_every_network_and_their_stages(task):
+    model = build(SMALL[task])
+    stages = find_sites(model, image(task), "stage")
+    assert {site.name: list(site.modules) for site in stages} == SITES[task]
+    layers = find_sites(model, image(task))
+    assert [site.name for site in layers] == [name for names in SITES[task].values() for name in names]
+
+
+@pytest.mark.parametrize(("depth", "blocks"), DEPTHS.items())
+@pytest.mark.parametrize("normalization", ["batch", None])
+def test_sites_of_a_pre_activation_network_are_its_activations_by_size(depth, blocks, normalization):
+    task = f"preact{depth}-cifar10"
+    model = build({**SMALL[task], "normalization": normalization})
+    relus = [name for name, module in model.named_modules() if isinstance(module, nn.ReLU)]
+    convolutions = 2 if depth == 18 else 3
+    assert len(relus) == sum(blocks) * convolutions + 1
+    assert {site.name for site in find_sites(model, image(task))} == set(relus)
+    stages = find_sites(model, image(task), "stage")
+    assert [site.name for site in stages] == [f"{size}×{size} maps" for size in (32, 16, 8, 4)]
+    # A block that halves the maps starts at the size before; the last stage has the activation before the logits too.
+    before = convolutions - 1
+    sizes = [count * convolutions for count in blocks]
+    expected = [sizes[0] + before, sizes[1], sizes[2], sizes[3] - before + 1]
+    assert [len(site.modules) for site in stages] == expected
+    assert stages[-1].modules[-1] == "relu"
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.normalized])
+def test_without_normalisation_the_sites_follow_the_same_layers(task):
+    found = [find_sites(build({**SMALL[task], "normalization": n}), image(task), "stage") for n in ("batch", None)]
+    assert [(s.name, len(s.modules)) for s in found[0]] == [(s.name, len(s.modules)) for s in found[1]]
+
+
+@pytest.mark.parametrize("task", CLASSIFICATION)
+def test_every_network_trains_under_dropout(task):
+    model = build(SMALL[task], 0).train()
+    sites = find_sites(model, image(task), "stage")
+    torch.manual_seed(0)
+    x = torch.randn(4, *image(task).shape[1:])
+    with torch.no_grad():
+        without = model(x)
+    with dropout(model, sites, [0.5] * len(sites)):
+        outputs = model(x)
+        assert not torch.allclose(outputs, without)
+        outputs.square().sum().backward()
+    assert all(theta.grad is not None and theta.grad.isfinite().all() for theta in model.parameters())
 
 
 def test_sites_of_a_residual_network():

@@ -17,6 +17,14 @@ import yaml
 from bayesft.training import Checkpoint
 
 ROOT = Path(__file__).parents[2]
+# Some of everything, so that the whole takes minutes: one task of each kind, both controls, two factors.
+NARROW = {
+    "scale": "smoke",
+    "tasks": ["mlp-mnist", "vgg11-cifar10"],
+    "deep.tasks": ["preact50-cifar10"],
+    "no_norm.tasks": ["vgg11-cifar10"],
+    "ablation.factors": ["dropout", "normalization"],
+}
 pytestmark = pytest.mark.pipeline
 
 
@@ -32,7 +40,8 @@ class Clone:
             if (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
-        self.change("scale", "smoke")
+        for key, value in NARROW.items():
+            self.change(key, value)
         for command in ("init -q .", "config user.email t@example.org", "config user.name tests", "add -A"):
             self.run("git", *command.split())
         self.run("git", "commit", "-qm", "clone")
@@ -91,7 +100,7 @@ def unchanged(clone):
 def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
     for key, value, said in (
         ("sigma_max", -1, "sigma_max = -1"),
-        ("scale", "papr", "'smoke', 'quick' or 'paper'"),
+        ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
         ("tasks", ["mlp-mnits"], "mlp-mnist, lenet-mnist"),
         ("methods.train", ["erm", "empire"], "'erm', 'awp' or 'uniform'"),
     ):
@@ -106,7 +115,7 @@ def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
 def test_repro_makes_every_figure_and_table(clone):
     clone.run("dvc", "repro")
     report = clone.folder / "reports/smoke"
-    for figure in ("figure1", "figure2", "figure3", "figure3a", "figure3b", "search"):
+    for figure in ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3g", "search"):
         for suffix in ("png", "pdf"):
             assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure
     page = (report / "README.md").read_text()
@@ -114,9 +123,14 @@ def test_repro_makes_every_figure_and_table(clone):
     results = pd.read_csv(report / "results.csv")
     rows = {"erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft-alg1", "bayesft"}
     assert set(results[results.task == "mlp-mnist"].row) == rows | {"erm-programmed"}
+    controls = {"erm-no-norm", "bayesft-no-norm"}
+    assert set(results[results.task == "vgg11-cifar10"].row) == rows | controls | {"erm-programmed"}
+    assert set(results[results.task == "preact50-cifar10"].row) == {"erm", "uniform", "bayesft", "bayesft-alg1"}
+    assert set(results[results.task == "ablation-cifar10/dropout"].row) == {"none", "dropout 0.2", "alpha dropout 0.2"}
     assert results.accuracy.between(0, 1).all()
     assert not (report / "timings.csv").read_text().count("\n") < 10
-    assert not list((clone.folder / "data/checkpoints").rglob("*.safetensors")), "checkpoints of finished stages"
+    left = {path.parts[-3] for path in (clone.folder / "data/checkpoints").rglob("*.safetensors")}
+    assert left == {"evaluate"}, "checkpoints of finished stages, but for what evaluation keeps"
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "results")
 
@@ -136,34 +150,38 @@ def test_metrics_and_status_work(clone):
 
 def test_a_new_sigma_max_runs_evaluation_and_render_alone(clone, unchanged):
     before = pd.read_csv(clone.folder / "reports/smoke/results.csv")
-    raw = json.loads(clone.read("data/results/mlp-mnist/bayesft/0.json"))
+    raw = json.loads(clone.read("data/results/mlp-mnist/0.json"))
     output = clone.run("dvc", "exp", "run", "-S", "sigma_max=1.5")
     run = stages_run(output)
     assert run and {name.split("@")[0].split("-")[0] for name in run} == {"evaluate", "render"}
-    assert len(run) == 2 * 8 + 4 + 1
+    assert len(run) == 2 + 1 + 2 + 1
     after = pd.read_csv(clone.folder / "reports/smoke/results.csv")
     shared = before.merge(after, on=["task", "row", "sigma"], suffixes=("", "_after"))
     assert len(shared) == len(before) and len(after) > len(before)
     assert (shared.accuracy == shared.accuracy_after).all()
-    longer = json.loads(clone.read("data/results/mlp-mnist/bayesft/0.json"))
+    longer = json.loads(clone.read("data/results/mlp-mnist/0.json"))
     for row, entry in raw["rows"].items():
         assert longer["rows"][row]["accuracy"][: len(raw["sigmas"])] == entry["accuracy"]
 
 
 def test_a_parameter_of_one_method_retrains_that_method_alone(clone, unchanged):
     clone.run("dvc", "repro")
-    run = stages_run(clone.run("dvc", "exp", "run", "-S", "training.awp.gamma=0.02"))
-    expected = {
-        f"{stage}@{task}-awp-0" for stage in ("train", "evaluate-train") for task in ("mlp-mnist", "lenet-mnist")
-    }
-    assert set(run) == expected | {"render"}
+    output = clone.run("dvc", "exp", "run", "-S", "training.awp.gamma=0.02")
+    tasks = NARROW["tasks"]
+    expected = {f"train@{t}-awp-0" for t in tasks} | {f"evaluate@{t}-0" for t in tasks} | {"render"}
+    assert set(stages_run(output)) == expected
+    # The other methods' networks are not measured again.
+    for task in tasks:
+        assert f"{task} erm seed 0: resuming" in output and f"{task} awp seed 0: resuming" not in output
 
 
 def test_another_seed_computes_that_seed_alone(clone, unchanged):
-    narrow = ["tasks=[mlp-mnist]", "ablations=[]", "methods.train=[erm]", "methods.adapt=[]", "methods.drift=[]"]
-    narrow += ["methods.search=[]", "seeds=[0,1]"]
+    narrow = ["tasks=[mlp-mnist]", "deep.tasks=[]", "no_norm.tasks=[]", "ablation.data=[]", "methods.train=[erm]"]
+    narrow += ["methods.adapt=[]", "methods.drift=[]", "methods.search=[]", "seeds=[0,1]"]
     output = clone.run("dvc", "exp", "run", *[part for entry in narrow for part in ("-S", entry)])
-    assert set(stages_run(output)) == {"check", "train@mlp-mnist-erm-1", "evaluate-train@mlp-mnist-erm-1", "render"}
+    seed_1 = {"train@mlp-mnist-erm-1", "evaluate@mlp-mnist-1"}
+    assert set(stages_run(output)) == {"check", "code", "evaluate@mlp-mnist-0", "render"} | seed_1
+    assert "mlp-mnist erm seed 0: resuming" in output, "seed 0 has fewer methods to show, and nothing to measure"
     assert "over 2 training seeds" in (clone.folder / "reports/smoke/README.md").read_text()
 
 
@@ -175,6 +193,7 @@ def test_everything_comes_back_from_the_cache(clone):
 
 
 def changed_stages(clone: Clone) -> set[str]:
+    clone.run("dvc", "repro", "code")  # the lists of code, on which the others depend
     return {name.split("@")[0] for name in json.loads(clone.run("dvc", "status", "--json"))}
 
 
@@ -187,8 +206,9 @@ def test_the_code_of_a_figure_concerns_render_alone(clone, unchanged):
 def test_the_drift_model_concerns_what_uses_it_and_nothing_else(clone, unchanged):
     with open(clone.folder / "bayesft/drift/faults.py", "a") as file:
         file.write("# changed\n")
-    evaluations = {f"evaluate-{group}" for group in ("train", "adapt", "drift", "search", "ablation")}
-    assert changed_stages(clone) == {"boundary", "drift", "search", "render"} | evaluations
+    searches = {"search", "search-deep", "search-no-norm"}
+    evaluations = {"evaluate", "evaluate-deep", "evaluate-ablation"}
+    assert changed_stages(clone) == {"boundary", "drift", "render"} | searches | evaluations
 
 
 class Killed:
@@ -202,8 +222,10 @@ class Killed:
         assert files
         return {file.name: file.read_bytes() for file in files}
 
-    def remove_out(self) -> None:
+    def forget(self) -> None:
+        """Remove the output, and what a run could go on from."""
         shutil.rmtree(self.out) if self.out.is_dir() else self.out.unlink(missing_ok=True)
+        shutil.rmtree(self.clone.folder / "data/checkpoints", ignore_errors=True)
 
     def states(self) -> dict[str, float]:
         folder = self.clone.folder / "data/checkpoints"
@@ -225,10 +247,10 @@ class Killed:
         process.wait()
 
 
-KILLED = {
-    "epoch": ("scales.smoke.train.epochs", 300, "stages.train mlp-mnist erm 0", "data/models/mlp-mnist/erm/0"),
-    "trial": ("scales.smoke.search.trials", 25, "stages.search mlp-mnist bayesft 0", "data/models/mlp-mnist/bayesft/0"),
-    "σ": ("scales.smoke.evaluate.sigma_step", 0.01, "stages.evaluate mlp-mnist erm 0", "data/results/mlp-mnist/erm"),
+KILLED = {  # the unit of work: what makes it long enough to be killed, the command, its output
+    "epoch": ("train.epochs", 300, "stages.train mlp-mnist erm 0", "data/models/mlp-mnist/0/erm"),
+    "trial": ("search.trials", 25, "stages.search mlp-mnist bayesft 0", "data/models/mlp-mnist/0/bayesft"),
+    "σ": ("evaluate.sigma_step", 0.01, "stages.evaluate mlp-mnist 0", "data/results/mlp-mnist"),
 }
 
 
@@ -236,9 +258,9 @@ KILLED = {
 def test_a_killed_stage_resumes_with_the_same_bytes(clone, unchanged, unit):
     key, value, command, out = KILLED[unit]
     clone.run("dvc", "repro", "train@mlp-mnist-erm-0")  # what the stages read
-    clone.change(key, value)
+    clone.change(f"scales.smoke.tasks.mlp-mnist.{key}", value)
     killed = Killed(clone, [sys.executable, "-m", *command.split()], Path(out))
-    killed.remove_out()
+    killed.forget()
     killed.kill_after(5)
     saved = _saved(unit, killed.states())
     output = clone.run(*killed.command)
@@ -247,7 +269,7 @@ def test_a_killed_stage_resumes_with_the_same_bytes(clone, unchanged, unit):
     # What was saved is not computed again; only what was under way when the signal came is.
     assert int(found[1]) == saved
     after_kill = killed.bytes_out()
-    killed.remove_out()
+    killed.forget()
     undisturbed = clone.run(*killed.command)
     assert "resuming" not in undisturbed
     assert killed.bytes_out() == after_kill
@@ -264,7 +286,7 @@ def _saved(unit: str, states: dict[str, float]) -> int:
 
 def test_the_pipeline_itself_can_be_killed(clone, unchanged):
     """`kill -9` on `dvc repro` and its children; the next `dvc repro` takes it from there."""
-    clone.change("scales.smoke.train.epochs", 300)
+    clone.change("scales.smoke.tasks.mlp-mnist.train.epochs", 300)
     killed = Killed(clone, [str(Path(sys.executable).parent / "dvc"), "repro", "train@mlp-mnist-erm-0"], Path("data"))
     killed.kill_after(4)
     output = clone.run("dvc", "repro", "train@mlp-mnist-erm-0")
@@ -272,7 +294,7 @@ def test_the_pipeline_itself_can_be_killed(clone, unchanged):
 
 
 def test_a_diverging_loss_stops_with_the_step_the_method_and_the_task(clone, unchanged):
-    clone.change("training.recipe.lr", 1e30)
+    clone.change("scales.smoke.tasks.mlp-mnist.train.lr", 1e30)
     output = clone.run(sys.executable, "-m", "stages.train", "mlp-mnist", "awp", "0", ok=False)
     assert re.search(r"mlp-mnist awp seed 0: the loss is \S+ and its gradient's norm \S+ at step \d+", output), output
     assert "Traceback" not in output

@@ -5,9 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from bayesft.report.results import ROWS, TaskResults
+from bayesft.tasks import ABLATIONS, FACTORS
 
 SIGMAS = [0.0, 0.3, 0.6, 0.75]
-DATA = {"name": "digits", "source": "embedded", "images_used": {"train": 997, "validation": 300, "test": 1500}}
+DATA = {
+    "name": "digits",
+    "source": "embedded",
+    "classes": 10,
+    "images_used": {"train": 997, "validation": 300, "test": 1500},
+}
 
 
 def _trials(count: int, shift: float = 0.0) -> list[dict]:
@@ -35,6 +41,7 @@ def _about(row: str) -> dict:
         "uniform": {"epochs": 40, **rates},
         "random": {"epochs": 40, **rates, **search},
         "bayesft": {"epochs": 40, **rates, **search},
+        "bayesft-no-norm": {"epochs": 40, **rates, **search},
         "bayesft-alg1": {"epochs": 6, "epochs_search": 10, **rates, "trial": 2},
     }.get(row, {"epochs": 40})
 
@@ -51,27 +58,24 @@ def _accuracy(place: int, seed: int, draws: int) -> list[list[float]]:
 
 
 ALL_ROWS = [*ROWS, "erm-programmed"]
-# What each method's file holds; the other rows are alone in the file of their own name.
-FILES = {"reram_v": ["erm-programmed", "reram_v"], "bayesft": ["bayesft", "bayesft-alg1"]}
+CONTROLS = ("erm-no-norm", "bayesft-no-norm")
 
 
 @pytest.fixture(scope="session")
 def files() -> Callable[..., dict]:
-    """The content of the files of every method, or of some, for the seeds."""
+    """The content of the files of the seeds: every row but the controls without BN, or those of `rows`."""
 
-    def make(seeds=(0,), draws: int = 4, methods=None) -> dict:
-        methods = methods or [row for row in ROWS if row != "bayesft-alg1"]
+    def make(seeds=(0,), draws: int = 4, rows=None) -> dict:
+        rows = rows or [row for row in ALL_ROWS if row not in CONTROLS]
         return {
-            (method, seed): {
+            seed: {
                 "sigmas": SIGMAS,
                 "data": DATA,
                 "device": "cpu",
                 "rows": {
-                    row: {"accuracy": _accuracy(ALL_ROWS.index(row), seed, draws), "about": _about(row)}
-                    for row in FILES.get(method, [method])
+                    row: {"accuracy": _accuracy(ALL_ROWS.index(row), seed, draws), "about": _about(row)} for row in rows
                 },
             }
-            for method in methods
             for seed in seeds
         }
 
@@ -85,11 +89,20 @@ def results(files) -> Callable[..., TaskResults]:
 
 
 @pytest.fixture(scope="session")
-def ablation() -> Callable[..., TaskResults]:
-    """One factor with its variants."""
+def ablations() -> Callable[..., dict[str, dict[str, TaskResults]]]:
+    """Some factors of the ablations, by data set."""
 
-    def make(variants, seeds=(0,)) -> TaskResults:
-        rows = {v: {"accuracy": _accuracy(i, 0, 4), "about": {"epochs": 40}} for i, v in enumerate(variants)}
-        return TaskResults.gather({("factor", seed): {"sigmas": SIGMAS, "data": DATA, "rows": rows} for seed in seeds})
+    def make(factors=FACTORS, names=tuple(ABLATIONS), seeds=(0,)) -> dict:
+        found = {}
+        for name in names:
+            ablation = ABLATIONS[name]
+            networks = ablation.networks(factors)
+            rows = {v: {"accuracy": _accuracy(i, 0, 4), "about": {"epochs": 40}} for i, v in enumerate(networks)}
+            result = TaskResults.gather({seed: {"sigmas": SIGMAS, "data": DATA, "rows": rows} for seed in seeds})
+            found[name] = {
+                factor: result.only({v: ablation.row(factor, v) for v in ablation.factors[factor].variants})
+                for factor in factors
+            }
+        return found
 
     return make

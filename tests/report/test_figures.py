@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.report import figures, style
 from bayesft.report.results import ROWS, TaskResults
-from bayesft.tasks import ABLATION
+from bayesft.tasks import ABLATIONS, TASKS
 
-NOTE = "data: digits (embedded); scale: quick"
+NOTE = "scale: quick"
 RATES = [0.25, 0.5]
 
 
@@ -30,13 +30,13 @@ def lines_by_label(axes) -> dict[str, list[float]]:
     return {line.get_label(): list(line.get_ydata()) for line in axes.lines if not line.get_label().startswith("_")}
 
 
-def factors(ablation):
-    return {name: ablation(ABLATION[name].variants) for name in ("activation", "depth")}
+def shown_rows(result) -> list[str]:
+    return [ROWS[row] for row in result.rows()]
 
 
-def draw(kind, folder, results, ablation):
+def draw(kind, folder, results, ablations):
     if kind == "figure2":
-        figures.figure_2(factors(ablation), folder, NOTE)
+        figures.figure_2(ablations(), folder, NOTE)
     else:
         draw_tasks = {"figure3": figures.figure_3, "search": figures.figure_search}[kind]
         draw_tasks({"lenet-mnist": results()}, folder, NOTE)
@@ -45,10 +45,10 @@ def draw(kind, folder, results, ablation):
 @pytest.mark.parametrize(
     "kind, names", [("figure2", ["figure2"]), ("figure3", ["figure3", "figure3b"]), ("search", ["search"])]
 )
-def test_figures_are_png_and_pdf_of_the_same_bytes_each_time(tmp_path, monkeypatch, results, ablation, kind, names):
-    draw(kind, tmp_path / "first", results, ablation)
+def test_figures_are_png_and_pdf_of_the_same_bytes_each_time(tmp_path, monkeypatch, results, ablations, kind, names):
+    draw(kind, tmp_path / "first", results, ablations)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # what time it is must not matter
-    draw(kind, tmp_path / "second", results, ablation)
+    draw(kind, tmp_path / "second", results, ablations)
     written = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     assert sorted(written) == sorted(f"{name}.{suffix}" for name in names for suffix in ("png", "pdf"))
     for name, content in written.items():
@@ -89,7 +89,11 @@ def test_colours_are_not_nearly_the_same():
 
 
 def test_every_variant_of_the_ablation_has_a_look():
-    assert all(len(factor.variants) <= len(style.VARIANT_LOOKS) for factor in ABLATION.values())
+    assert all(
+        len(factor.variants) <= len(style.VARIANT_LOOKS)
+        for ablation in ABLATIONS.values()
+        for factor in ablation.factors.values()
+    )
 
 
 def test_figure_3_shows_the_curve_of_every_row(drawn, results):
@@ -97,16 +101,40 @@ def test_figure_3_shows_the_curve_of_every_row(drawn, results):
     figures.figure_3({"mlp-mnist": result, "lenet-mnist": result}, "folder", NOTE)
     assert list(drawn) == ["figure3", "figure3a", "figure3b"]
     figure, note = drawn["figure3"]
-    assert note.startswith(NOTE) and "95 % interval over 2 training seeds" in note
+    assert f"{NOTE}; mean; band: 95 % interval over 2 training seeds" in " ".join(note.split())
     for axes in [*figure.axes, drawn["figure3a"][0].axes[0]]:
         lines = lines_by_label(axes)
-        assert set(lines) == set(ROWS.values())
-        for row, name in ROWS.items():
-            assert lines[name] == [e.mean for e in result.curve(row)]
-        assert len(axes.collections) == len(ROWS)  # a band each
+        assert lines.pop("chance") == [0.1, 0.1]
+        assert set(lines) == set(shown_rows(result))
+        for row in result.rows():
+            assert lines[ROWS[row]] == [e.mean for e in result.curve(row)]
+        assert len(axes.collections) == len(result.rows())  # a band each
         assert axes.get_xlim() == (0, 0.75) and axes.get_ylim() == (0, 1)
     assert [axes.get_title() for axes in figure.axes] == ["(a) MLP, MNIST", "(b) LeNet-5, MNIST"]
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(ROWS.values())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*shown_rows(result), "chance"]
+
+
+def test_figure_3_of_nine_tasks_is_a_grid_that_says_what_a_panel_lacks(drawn, results):
+    few, controls = ["erm", "uniform", "bayesft", "bayesft-alg1"], [*results().rows(), "erm-no-norm", "bayesft-no-norm"]
+    rows = {"vgg11-cifar10": controls, "preact18-cifar10": controls, "preact50-cifar10": few, "preact152-cifar10": few}
+    figures.figure_3({task: results(rows=rows.get(task)) for task in TASKS}, "folder", NOTE)
+    figure, _ = drawn["figure3"]
+    assert [axes.get_title()[1] for axes in figure.axes] == list("abcdefghi")
+    said = {axes.get_title()[1]: [text.get_text() for text in axes.texts] for axes in figure.axes}
+    assert {panel: text for panel, text in said.items() if text} == dict.fromkeys(
+        "gh", ["only ERM, uniform dropout, BayesFT"]
+    )
+    assert [axes.get_title()[1] for axes in figure.axes if axes.get_ylabel()] == list("adg")
+    assert [axes.get_title()[1] for axes in figure.axes if axes.get_xlabel()] == list("ghi")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [*ROWS.values(), "chance"]
+
+
+def test_chance_is_that_of_the_classes(drawn, files):
+    content = copy.deepcopy(files(rows=["erm"]))
+    content[0]["data"]["classes"] = 43
+    figures.figure_3({"stn-gtsrb": TaskResults.gather(content)}, "folder", NOTE)
+    assert lines_by_label(drawn["figure3"][0].axes[0])["chance"] == [1 / 43, 1 / 43]
 
 
 def test_a_row_keeps_its_colour_in_every_figure(drawn, results):
@@ -121,7 +149,7 @@ def test_a_row_keeps_its_colour_in_every_figure(drawn, results):
 
 
 def test_bands_are_the_intervals(drawn, results):
-    result = results(methods=["erm"])
+    result = results(rows=["erm"])
     figures.figure_3({"mlp-mnist": result}, "folder", NOTE)
     (band,) = drawn["figure3"][0].axes[0].collections
     corners = {(round(x, 6), round(y, 6)) for x, y in band.get_paths()[0].vertices}
@@ -130,54 +158,101 @@ def test_bands_are_the_intervals(drawn, results):
 
 
 def test_figure_3_draws_a_row_that_no_report_knows(drawn, files):
-    content = {("new", 0): {**files()["erm", 0], "rows": {"new": files()["erm", 0]["rows"]["erm"]}}}
+    content = {0: {**files()[0], "rows": {"new": files()[0]["rows"]["erm"]}}}
     figures.figure_3({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
-    assert set(lines_by_label(drawn["figure3"][0].axes[0])) == {"new"}
+    assert set(lines_by_label(drawn["figure3"][0].axes[0])) == {"new", "chance"}
 
 
-def test_figure_2_shows_every_variant_in_the_panel_of_its_factor(drawn, ablation):
-    given = factors(ablation)
+def test_figure_2_has_a_row_of_panels_for_each_data_set(drawn, ablations):
+    given = ablations(("activation", "normalization"))
     figures.figure_2(given, "folder", NOTE)
     figure, note = drawn["figure2"]
-    assert "95 % interval over 4 drift draws" in note
-    assert [axes.get_title() for axes in figure.axes] == ["(d) Activation functions", "(c) Model complexity"]
-    for axes, (factor, result) in zip(figure.axes, given.items(), strict=True):
+    assert "95 % interval over 4 drift draws" in note and note.count("997 train") == 1
+    assert [part.get_suptitle() for part in figure.subfigs] == ["MLP, MNIST", "plain VGG, CIFAR-10"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "(d) Activation functions", "(b) Normalization", "(h) Activation functions", "(f) Normalization",
+    ]  # fmt: skip
+    panels = [(ABLATIONS[name].factors[key], r) for name, of in given.items() for key, r in of.items()]
+    for axes, (factor, result) in zip(figure.axes, panels, strict=True):
         lines = lines_by_label(axes)
-        assert list(lines) == list(ABLATION[factor].variants)
+        assert lines.pop("chance") == [0.1, 0.1]
+        assert list(lines) == list(factor.variants)
         for variant, values in lines.items():
             assert values == [e.mean for e in result.curve(variant)]
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(ABLATION[factor].variants)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(factor.variants)
+
+
+def test_figure_2_of_data_sets_with_other_factors(drawn, ablations):
+    given = {**ablations(("depth",), ("mnist",)), **ablations(("depth", "dropout"), ("cifar10",))}
+    figures.figure_2(given, "folder", NOTE)
+    titles = [axes.get_title() for axes in drawn["figure2"][0].axes]
+    assert titles == ["(c) Model complexity", "", "(g) Model complexity", "(e) Dropout"]
 
 
 def test_search_figure_shows_trials_the_best_so_far_and_the_rates(drawn, results):
     figures.figure_search({"mlp-mnist": results()}, "folder", NOTE)
     left, right = drawn["search"][0].axes
     best = lines_by_label(left)
-    assert best["BayesFT: best so far"] == pytest.approx([0.51, 0.51, 0.71, 0.71, 0.71])
-    assert best["random search: best so far"] == pytest.approx([0.5, 0.5, 0.7, 0.7, 0.7])
+    assert best["BayesFT"] == pytest.approx([0.51, 0.51, 0.71, 0.71, 0.71])
+    assert best["random search"] == pytest.approx([0.5, 0.5, 0.7, 0.7, 0.7])
     points = [container.lines[0].get_ydata().tolist() for container in left.containers]
-    assert points == [pytest.approx([0.51, 0.41, 0.71, 0.61, 0.66]), pytest.approx([0.5, 0.4, 0.7, 0.6, 0.65])]
+    assert points == [pytest.approx([0.5, 0.4, 0.7, 0.6, 0.65]), pytest.approx([0.51, 0.41, 0.71, 0.61, 0.66])]
     rates = lines_by_label(right)
     assert rates == {name: RATES for name in ("BayesFT", "random search", "uniform dropout")}
+    assert [text.get_text() for text in right.get_xticklabels()] == ["2", "4"]
+
+
+def test_search_figure_has_two_tasks_a_line_and_leaves_out_those_without_a_search(drawn, results):
+    given = {task: results() for task in list(TASKS)[:3]} | {"stn-gtsrb": results(rows=["erm", "awp"])}
+    figures.figure_search(given, "folder", NOTE)
+    figure, note = drawn["search"]
+    assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "", "(b)", "", "(c)", "", "", ""]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "uniform dropout",
+        "random search",
+        "BayesFT",
+    ]
+    assert "(i)" not in note
+    with pytest.raises(ValueError, match="no task has a search"):
+        figures.figure_search({"stn-gtsrb": results(rows=["erm", "awp"])}, "folder", NOTE)
+
+
+def test_rows_of_other_sites_span_the_same_axis(drawn, files):
+    content = copy.deepcopy(files())
+    content[0]["rows"]["uniform"]["about"]["rates"] = {f"layer{i}": 0.5 for i in range(6)}
+    figures.figure_search({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
+    (line,) = (x for x in drawn["search"][0].axes[1].lines if x.get_label() == "uniform dropout")
+    assert list(line.get_xdata()) == pytest.approx([1, 1.2, 1.4, 1.6, 1.8, 2]) and set(line.get_ydata()) == {0.5}
+
+
+def test_names_of_sites_are_short_and_differ():
+    assert figures.short(["2", "4"]) == ["2", "4"]
+    assert figures.short(["net.features.2", "net.features.10", "net.head.1"]) == ["features.2", "features.10", "head.1"]
+    long = figures.short(["layer1.0.block.activation1", "layer1.0.block.activation2", "layer2.0.shortcut.activation9"])
+    assert len(set(long)) == 3 and all(len(name) <= 14 for name in long)
+    assert figures.short(["localisation.features.2", "fc1"]) == ["local.featu.2", "fc1"]
+    alike = figures.short(["aaaaaaa.one.zzzzzzzzz", "aaaaaaa.two.zzzzzzzzz"])
+    assert len(set(alike)) == 2
+    assert figures.short(["backbone.2"]) == ["backbone.2"]
 
 
 def test_search_figure_of_several_seeds_shows_the_mean_of_the_best(drawn, files):
-    content = copy.deepcopy(files(seeds=(0, 1), methods=["bayesft"]))
-    for trial in content["bayesft", 1]["rows"]["bayesft"]["about"]["trials"]:
+    content = copy.deepcopy(files(seeds=(0, 1), rows=["bayesft"]))
+    for trial in content[1]["rows"]["bayesft"]["about"]["trials"]:
         trial["objective"] = 0.91 - 0.1 * trial["number"]
     figures.figure_search({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
     figure, note = drawn["search"]
-    best = lines_by_label(figure.axes[0])["BayesFT: best so far"]
+    best = lines_by_label(figure.axes[0])["BayesFT"]
     assert best == pytest.approx([0.71, 0.71, 0.81, 0.81, 0.81])
     assert "mean over seeds" in note
 
 
-@pytest.mark.parametrize("methods", [["erm", "bayesft"], ["random", "erm"]])
-def test_search_figure_of_one_strategy_alone(drawn, results, methods):
-    figures.figure_search({"mlp-mnist": results(methods=methods)}, "folder", NOTE)
-    (name,) = (ROWS[method] for method in methods if method != "erm")
+@pytest.mark.parametrize("rows", [["erm", "bayesft"], ["random", "erm"]])
+def test_search_figure_of_one_strategy_alone(drawn, results, rows):
+    figures.figure_search({"mlp-mnist": results(rows=rows)}, "folder", NOTE)
+    (name,) = (ROWS[row] for row in rows if row != "erm")
     left, right = drawn["search"][0].axes
-    assert list(lines_by_label(left)) == [f"{name}: best so far"]
+    assert list(lines_by_label(left)) == [name]
     assert list(lines_by_label(right)) == [name]
 
 

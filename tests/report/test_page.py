@@ -7,9 +7,10 @@ import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
 from bayesft.report.results import ROWS, TaskResults
-from bayesft.tasks import ABLATION, TASKS
+from bayesft.tasks import TASKS
 
-NOTE = "data: digits (embedded), 997 train; scale: quick; seed 0"
+NOTE = "scale: quick"
+PANEL_TASKS = list(TASKS)[:2]
 PANELS = ["figure1", "figure2", "figure3", "search"]
 
 
@@ -31,18 +32,75 @@ def cells_of(table: list[list[str]], name: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(results, ablation):
-    factors = {"activation": ablation(ABLATION["activation"].variants), "depth": ablation(ABLATION["depth"].variants)}
-    return page("BayesFT, reproduced", NOTE, {task: results() for task in TASKS}, factors, PANELS)
+def whole(results, ablations):
+    tasks = {task: results() for task in PANEL_TASKS}
+    return page("BayesFT, reproduced", NOTE, tasks, ablations(("activation", "depth")), PANELS)
 
 
 def test_page_says_what_the_numbers_are(whole, results):
-    assert whole.startswith("# BayesFT, reproduced\n\n" + NOTE + ".\n")
-    assert whole.count("mean ± 95 % interval over 4 drift draws (one training seed, 0)") == 4  # two tasks, two factors
+    band = "95 % interval over 4 drift draws (one training seed, 0)"
+    assert whole.startswith(
+        "# BayesFT, reproduced\n\n- data: digits (embedded), 997 train / 300 validation / 1,500 test images\n"
+        f"- scale: quick; mean; band: {band}\n\n"
+    )
+    assert whole.count(f"mean ± {band}") == 6  # two tasks, two factors of two ablations
     assert "Accuracy on 1,500 test images" in whole
     assert "the grid σ = 0 … 0.75" in whole
     assert "paired by draw" in whole
-    assert all(task.title in whole for task in TASKS.values())
+    assert all(TASKS[task].title in whole for task in PANEL_TASKS)
+    assert "figures/figure3b.png" in whole
+
+
+def test_summary_has_all_tasks_and_methods(results):
+    few = results(rows=["erm", "uniform", "bayesft"])
+    text = page("t", NOTE, {"mlp-mnist": results(), "preact50-cifar10": few}, {}, [])
+    table = tables(text)[0]
+    assert table[0] == ["", "ERM, σ = 0", *(ROWS[row] for row in results().rows())]
+    cells = cells_of(table, "(g) PreAct-ResNet-50, CIFAR-10")
+    assert cells["FTNA"] == "–" and cells["BayesFT"] == f"{few.over_grid('bayesft').mean:.3f}"
+    assert cells["ERM, σ = 0"] == f"{few.at('erm', 0.0).mean:.3f}"
+
+
+def test_page_says_where_erm_learned_too_little(files):
+    def said(shift, classes=10):
+        content = copy.deepcopy(files())
+        content[0]["data"]["classes"] = classes
+        row = content[0]["rows"]["erm"]
+        row["accuracy"] = [[shift + 0.0 * value for value in draws] for draws in row["accuracy"]]
+        return page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, [])
+
+    weak = said(0.29)
+    assert "can't be read as evidence:** without drift, ERM reaches 0.290, less than three times chance (0.100)" in weak
+    assert cells_of(tables(weak)[0], "(a) MLP, MNIST")["ERM, σ = 0"] == "0.290†"
+    assert "can't be read" not in said(0.31) and "can't be read" not in said(0.29, 43)
+
+
+def test_normalization_is_a_control_where_it_was_taken_out(results, whole):
+    result = results(rows=list(ROWS))
+    text = page("t", NOTE, {"vgg11-cifar10": result}, {}, [])
+    table = tables(text)[2]
+    assert "Normalisation as a control" in text and "takes batch norm (BN) out of BayesFT alone" in text
+    assert [line[0] for line in table[2:]] == ["ERM", "BayesFT", "BayesFT − ERM"]
+    apart = result.difference("erm-no-norm", "erm")
+    assert cells_of(table, "ERM")["without − with"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+    apart = result.difference("bayesft-no-norm", "erm-no-norm")
+    assert cells_of(table, "BayesFT − ERM")["without BN"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+    assert "Normalisation as a control" not in whole
+
+
+def test_sites_have_their_rates(whole, files):
+    table = tables(whole)[3]
+    assert [line[0] for line in table[2:]] == ["2", "4"]
+    assert cells_of(table, "4") == dict.fromkeys(
+        ("uniform dropout", "random search", "BayesFT, Algorithm 1", "BayesFT"), "0.50"
+    )
+    content = copy.deepcopy(files(seeds=(0, 1), rows=["erm", "uniform", "bayesft"]))
+    for seed in content:
+        content[seed]["rows"]["bayesft"]["about"]["rates"] = {"late": 0.1 + seed / 2, "early": 0.2}
+    uniform, found = tables(page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, []))[3:5]
+    assert uniform[0][1:] == ["uniform dropout"] and found[0][1:] == ["BayesFT"]
+    assert [line[0] for line in found[2:]] == ["late", "early"]  # the order of the network, not of the alphabet
+    assert cells_of(found, "late")["BayesFT"] == "0.10; 0.60"
 
 
 def test_page_over_several_seeds_says_so(results):
@@ -54,16 +112,17 @@ def test_page_over_several_seeds_says_so(results):
 def test_page_shows_the_pictures_that_it_is_given(whole, results):
     pictures = re.findall(r"!\[[^]]+\]\(figures/(\w+)\.png\)", whole)
     assert pictures == PANELS
-    assert re.findall(r"\[PDF\]\(figures/(\w+)\.pdf\)", whole) == PANELS
+    assert re.findall(r"^\[PDF\]\(figures/(\w+)\.pdf\)", whole, re.M) == PANELS
     assert "figure2" not in page("t", NOTE, {"mlp-mnist": results()}, {}, ["figure1", "figure3"])
 
 
 def test_accuracy_table_has_every_row_and_level(whole, results):
-    table = tables(whole)[0]
+    table = tables(whole)[1]
     assert table[0] == ["", *(f"σ = {level:g}" for level in LEVELS), "mean", "BayesFT − row"]
-    assert [line[0] for line in table[2:]] == list(ROWS.values())
+    assert [line[0] for line in table[2:]] == [ROWS[row] for row in results().rows()]
     result = results()
-    for row, name in ROWS.items():
+    for row in result.rows():
+        name = ROWS[row]
         cells = cells_of(table, name)
         at = result.at(row, 0.6)
         assert cells["σ = 0.6"] == f"{at.mean:.3f} ± {at.half_width:.3f}"
@@ -76,9 +135,9 @@ def test_accuracy_table_has_every_row_and_level(whole, results):
     assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.03")
 
 
-def test_epochs_of_search_and_training_are_apart(whole):
-    table = tables(whole)[1]
-    assert [line[0] for line in table[2:]] == list(ROWS.values())
+def test_epochs_of_search_and_training_are_apart(whole, results):
+    table = tables(whole)[2]
+    assert [line[0] for line in table[2:]] == [ROWS[row] for row in results().rows()]
 
     def epochs(name):
         cells = cells_of(table, name)
@@ -89,19 +148,17 @@ def test_epochs_of_search_and_training_are_apart(whole):
     assert epochs("ReRAM-V") == ("40", "1.5", "41.5")
     assert epochs("BayesFT") == epochs("random search") == ("40", "10", "50")
     assert epochs("BayesFT, Algorithm 1") == ("0", "10", "10")
-    assert cells_of(table, "uniform dropout")["dropout rates"] == "0.25, 0.50"
-    assert cells_of(table, "ERM")["dropout rates"] == "–"
 
 
 def test_epochs_of_a_long_search_are_written_out(files):
-    content = copy.deepcopy(files(methods=["erm", "random"]))
-    content["random", 0]["rows"]["random"]["about"]["epochs_search"] = 1208
-    table = tables(page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, []))[1]
+    content = copy.deepcopy(files(rows=["erm", "random"]))
+    content[0]["rows"]["random"]["about"]["epochs_search"] = 1208
+    table = tables(page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, []))[2]
     assert cells_of(table, "random search")["all"] == "1248"
 
 
 def test_devices_have_a_table_where_there_are_devices(whole, results):
-    table = tables(whole)[2]
+    table = tables(whole)[4]
     assert table[0][1:] == ["σ = 0", "mean over the grid"]
     assert [line[0] for line in table[2:]] == [
         "ERM, no device",
@@ -111,23 +168,23 @@ def test_devices_have_a_table_where_there_are_devices(whole, results):
     bare = results().at("erm-programmed", 0.0)
     expected = f"{bare.mean:.3f} ± {bare.half_width:.3f}"
     assert cells_of(table, "ERM, programmed and not repaired")["σ = 0"] == expected
-    without = page("t", NOTE, {"mlp-mnist": results(methods=["erm", "bayesft"])}, {}, [])
-    assert "programming error" not in without and len(tables(without)) == 2
+    without = page("t", NOTE, {"mlp-mnist": results(rows=["erm", "bayesft"])}, {}, [])
+    assert "programming error" not in without and len(tables(without)) == 4
 
 
-def test_ablation_is_compared_with_its_first_variant(whole, ablation):
-    first, second = tables(whole)[-2:]
-    assert [line[0] for line in first[2:]] == ["ReLU", "ELU", "GELU", "leaky ReLU"]
+def test_ablations_are_compared_with_their_first_variant(whole, ablations):
+    first, second, third, _ = tables(whole)[-4:]
+    assert [line[0] for line in first[2:]] == [line[0] for line in third[2:]] == ["ReLU", "ELU", "GELU", "leaky ReLU"]
     assert [line[0] for line in second[2:]] == ["3 layers", "6 layers", "9 layers"]
-    apart = ablation(ABLATION["activation"].variants).difference("GELU", "ReLU")
+    apart = ablations(("activation", "depth"))["mnist"]["activation"].difference("GELU", "ReLU")
     assert apart.mean > 0
     assert cells_of(first, "GELU")["difference"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
     assert cells_of(first, "ReLU")["difference"] == "–"
-    assert "The ablation in numbers" in whole
+    assert "The ablations in numbers" in whole and "### plain VGG, CIFAR-10\n\n- data: digits" in whole
 
 
 def test_page_without_bayesft_speaks_of_no_difference(results):
-    table = tables(page("t", NOTE, {"mlp-mnist": results(methods=["erm", "awp"])}, {}, []))[0]
+    table = tables(page("t", NOTE, {"mlp-mnist": results(rows=["erm", "awp"])}, {}, []))[1]
     assert "BayesFT − row" not in table[0]
     assert [line[0] for line in table[2:]] == ["ERM", "AWP (weights only)"]
 
@@ -135,8 +192,8 @@ def test_page_without_bayesft_speaks_of_no_difference(results):
 def test_metrics_are_clean_accuracy_and_mean_over_the_grid(results):
     result = results()
     found = metrics({"mlp-mnist": result})
-    assert list(found) == ["mlp-mnist"] and list(found["mlp-mnist"]) == list(ROWS)
-    for row in ROWS:
+    assert list(found) == ["mlp-mnist"] and list(found["mlp-mnist"]) == result.rows()
+    for row in result.rows():
         assert found["mlp-mnist"][row] == {
             "clean": pytest.approx(result.accuracy[row][:, 0].mean(), abs=1e-6),
             "mean_over_grid": pytest.approx(result.accuracy[row].mean(), abs=1e-6),

@@ -1,14 +1,20 @@
 """Gathering results: which numbers belong together, and what is made of them."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, bands, curves_table, trials_table
+from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, curves_table, letters, notes, trials_table
 
-DATA = {"images_used": {"test": 10}}
+DATA = {
+    "name": "digits",
+    "source": "embedded",
+    "classes": 10,
+    "images_used": {"train": 1200, "validation": 30, "test": 10},
+}
 
 
 def file(accuracies: dict[str, list], about: dict | None = None) -> dict:
@@ -17,17 +23,12 @@ def file(accuracies: dict[str, list], about: dict | None = None) -> dict:
 
 
 ONE_SEED = TaskResults.gather(
-    {
-        ("erm", 4): file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]]}),
-        ("bayesft", 4): file({"bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]}),
-    }
+    {4: file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]], "bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]})}
 )
 TWO_SEEDS = TaskResults.gather(
     {
-        ("erm", 1): file({"erm": [[0.8, 1.0], [0.5, 0.7]]}),
-        ("erm", 0): file({"erm": [[0.6, 0.8], [0.1, 0.3]]}),
-        ("bayesft", 0): file({"bayesft": [[0.7, 0.9], [0.4, 0.6]]}),
-        ("bayesft", 1): file({"bayesft": [[0.9, 0.9], [0.8, 1.0]]}),
+        1: file({"erm": [[0.8, 1.0], [0.5, 0.7]], "bayesft": [[0.9, 0.9], [0.8, 1.0]]}),
+        0: file({"erm": [[0.6, 0.8], [0.1, 0.3]], "bayesft": [[0.7, 0.9], [0.4, 0.6]]}),
     }
 )
 
@@ -47,36 +48,53 @@ def test_gathering_puts_seeds_levels_and_draws_in_their_axes():
 
 
 def test_gathering_keeps_how_each_seed_was_trained():
-    gathered = TaskResults.gather(
-        {("erm", seed): file({"erm": [[0.5, 0.5]] * 2}, {"epochs": 10 + seed}) for seed in (2, 1)}
-    )
+    gathered = TaskResults.gather({seed: file({"erm": [[0.5, 0.5]] * 2}, {"epochs": 10 + seed}) for seed in (2, 1)})
     assert gathered.about == {"erm": [{"epochs": 11}, {"epochs": 12}]}
 
 
-def test_gathering_misses_no_seed_silently():
-    with pytest.raises(KeyError):
-        TaskResults.gather(
-            {
-                ("erm", 0): file({"erm": [[0.5, 0.5]] * 2}),
-                ("erm", 1): file({"erm": [[0.5, 0.5]] * 2}),
-                ("awp", 0): file({"awp": [[0.5, 0.5]] * 2}),
-            }
-        )
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda content: content["rows"].pop("awp"), "rows"),
+        (lambda content: content["rows"].update(random=content["rows"]["awp"]), "rows"),
+        (lambda content: content.update(sigmas=[0.0, 2.0]), "grid of σ"),
+        (lambda content: content.update(data={**DATA, "source": "official"}), "images"),
+        (lambda content: content["rows"].update(file({"awp": [[0.5, 0.5, 0.5]] * 2})["rows"]), "drift draws"),
+    ],
+)
+def test_gathering_refuses_seeds_that_do_not_belong_together(change, said):
+    files = {seed: copy.deepcopy(file({"erm": [[0.5, 0.5]] * 2, "awp": [[0.5, 0.5]] * 2})) for seed in (0, 3)}
+    change(files[3])
+    with pytest.raises(ValueError, match=f"seeds 0 and 3 differ in .*{said}.*dvc repro"):
+        TaskResults.gather(files)
 
 
-def test_gathering_refuses_files_of_different_levels():
-    other = {**file({"awp": [[0.5, 0.5]] * 2}), "sigmas": [0.0, 2.0]}
-    with pytest.raises(ValueError):
-        TaskResults.gather({("erm", 0): file({"erm": [[0.5, 0.5]] * 2}), ("awp", 0): other})
+def test_gathering_nothing_is_an_error():
+    with pytest.raises(ValueError, match="dvc repro"):
+        TaskResults.gather({})
+
+
+def test_some_rows_under_the_names_that_show_them():
+    factor = ONE_SEED.only({"none": "bayesft", "before": "erm"})
+    assert factor.rows() == ["none", "before"]
+    assert factor.accuracy["none"] is ONE_SEED.accuracy["bayesft"] and factor.about["before"] == [{"epochs": 1}]
+    assert (factor.seeds, factor.data) == (ONE_SEED.seeds, ONE_SEED.data)
+    with pytest.raises(ValueError, match="no results of batch: run dvc repro"):
+        ONE_SEED.only({"none": "erm", "batch": "batch"})
+
+
+def test_sites_keep_their_order(files):
+    content = copy.deepcopy(files(rows=["bayesft"]))
+    content[0]["rows"]["bayesft"]["about"]["rates"] = {"10": 0.1, "2": 0.2, "1": 0.3}
+    assert list(TaskResults.gather(content).about["bayesft"][0]["rates"]) == ["10", "2", "1"]
 
 
 def test_rows_are_in_the_order_of_reports_with_unknown_ones_last(results):
     everything = results()
-    assert everything.rows() == list(ROWS)
+    assert everything.rows() == [row for row in ROWS if not row.endswith("-no-norm")]
+    assert results(rows=list(reversed(ROWS))).rows() == list(ROWS)
     assert DEVICE_ROW in everything.accuracy and DEVICE_ROW not in everything.rows()
-    mixed = TaskResults.gather(
-        {(m, 0): file({m: [[0.5, 0.5]] * 2}) for m in ("bayesft", "new method", DEVICE_ROW, "erm")}
-    )
+    mixed = TaskResults.gather({0: file({m: [[0.5, 0.5]] * 2 for m in ("bayesft", "new method", DEVICE_ROW, "erm")})})
     assert mixed.rows() == ["erm", "bayesft", "new method"]
 
 
@@ -129,23 +147,58 @@ def test_words_for_the_interval():
     assert "0, 1" in over_seeds and "2 drift draws each" in over_seeds
 
 
-def test_words_for_the_intervals_of_panels_that_agree_are_said_once():
-    same = bands({"mlp-mnist": ONE_SEED, "lenet-mnist": ONE_SEED}, {"mlp-mnist": "a", "lenet-mnist": "b"})
-    assert same.count(ONE_SEED.band()) == 1 and "(a" not in same
+def test_notes_on_panels_that_agree_are_said_once():
+    said = notes({"x": ONE_SEED, "y": ONE_SEED}, {"x": "a", "y": "b"}, "scale: quick")
+    assert said.splitlines() == [
+        "data: digits (embedded), 1,200 train / 30 validation / 10 test images",
+        "scale: quick; mean; band: 95 % interval over 3 drift draws (one training seed, 4)",
+    ]
 
 
-def test_words_for_the_intervals_of_panels_that_differ_name_the_panels():
-    results = {"mlp-mnist": ONE_SEED, "lenet-mnist": TWO_SEEDS, "other": ONE_SEED}
-    said = bands(results, {"mlp-mnist": "a", "lenet-mnist": "b", "other": "c"})
-    assert f"(a, c) {ONE_SEED.band()}" in said and f"(b) {TWO_SEEDS.band()}" in said
+def test_notes_group_the_panels_of_the_same_images():
+    other = TaskResults.gather({4: {**file({"erm": [[0.5] * 3] * 2}), "data": {**DATA, "name": "signs"}}})
+    panels = {name: name for name in "abcde"}
+    first, second, last = notes(
+        dict(zip(panels, [ONE_SEED, other, ONE_SEED, ONE_SEED, ONE_SEED], strict=True)), panels
+    ).splitlines()
+    assert first.startswith("(a, c-e) data: digits") and second.startswith("(b) data: signs")
+    assert last == f"mean; band: {ONE_SEED.band()}"
+
+
+def test_notes_on_intervals_that_differ_name_the_panels():
+    said = notes({"x": ONE_SEED, "y": TWO_SEEDS, "z": ONE_SEED}, {"x": "a", "y": "b", "z": "c"}, "scale: quick", 300)
+    first, second, last = said.splitlines()
+    assert first.startswith("(a, c) data: ") and first.endswith(f"band: {ONE_SEED.band()}")
+    assert second.startswith("(b) data: ") and second.endswith(f"band: {TWO_SEEDS.band()}")
+    assert last == "scale: quick; mean and band"
+
+
+def test_notes_without_means_name_the_seeds():
+    assert notes({"x": TWO_SEEDS}, {"x": "a"}, "scale: quick", mean=False).endswith(
+        "\nscale: quick; training seed 0, 1"
+    )
+    said = notes({"x": ONE_SEED, "y": TWO_SEEDS}, {"x": "a", "y": "b"}, "scale: quick", mean=False).splitlines()
+    assert said[0].endswith("training seed 4") and said[1].endswith("training seed 0, 1") and said[2] == "scale: quick"
+
+
+def test_notes_are_lines_of_limited_length():
+    said = notes({"x": ONE_SEED}, {"x": "a"}, "long words " * 40, 80)
+    assert len(said.splitlines()) > 5 and all(len(line) <= 80 for line in said.splitlines())
+
+
+@pytest.mark.parametrize(
+    "names, said", [("a", "a"), ("ab", "a, b"), ("abc", "a-c"), ("hgca", "a, c, g, h"), ("abdefi", "a, b, d-f, i")]
+)
+def test_letters_of_panels(names, said):
+    assert letters(names) == said
 
 
 def test_table_of_curves_has_a_line_a_point(results):
-    table = curves_table({"mlp-mnist": results(), "lenet-mnist": results(methods=["erm", "reram_v"])})
+    table = curves_table({"mlp-mnist": results(), "lenet-mnist": results(rows=["erm", "reram_v", DEVICE_ROW])})
     assert list(table.columns) == [
         "task", "row", "sigma", "accuracy", "low", "high", "interval_over", "count", "seeds",
     ]  # fmt: skip
-    assert len(table) == (len(ROWS) + 1) * 4 + 3 * 4  # the device row is here, though in no figure
+    assert len(table) == (len(results().rows()) + 1) * 4 + 3 * 4  # the device row is here, though in no figure
     line = table[(table.task == "lenet-mnist") & (table.row == DEVICE_ROW) & (table.sigma == 0.6)]
     expected = results().at(DEVICE_ROW, 0.6)
     assert line[["accuracy", "low", "high"]].values.tolist() == [[expected.mean, expected.low, expected.high]]
@@ -159,7 +212,7 @@ def test_table_of_curves_names_all_seeds():
 
 
 def test_table_of_trials_has_a_line_a_trial(results):
-    table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(methods=["erm", "random"])})
+    table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(rows=["erm", "random"])})
     assert len(table) == 2 * 2 * 5 + 5
     assert list(table.columns) == [
         "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "recheck",
@@ -173,4 +226,15 @@ def test_table_of_trials_has_a_line_a_trial(results):
 
 
 def test_table_of_trials_without_a_search_is_empty(results):
-    assert len(trials_table({"mlp-mnist": results(methods=["erm", "awp"])})) == 0
+    assert len(trials_table({"mlp-mnist": results(rows=["erm", "awp"])})) == 0
+
+
+def test_table_of_trials_of_networks_with_other_numbers_of_sites(files):
+    content = copy.deepcopy(files(rows=["bayesft", "bayesft-no-norm"]))
+    for trial in content[0]["rows"]["bayesft"]["about"]["trials"]:
+        trial["rates"] = [0.1, 0.2, 0.3, 0.4]
+    table = trials_table({"mlp-mnist": TaskResults.gather(files(rows=["random"])), "x": TaskResults.gather(content)})
+    assert list(table.columns)[-4:] == ["rate_1", "rate_2", "rate_3", "rate_4"]
+    assert table[table.search == "random"][["rate_3", "rate_4"]].isna().all(axis=None)
+    assert table[table.search == "bayesft"].iloc[0][["rate_3", "rate_4"]].tolist() == [0.3, 0.4]
+    assert set(table[table.task == "x"].search) == {"bayesft", "bayesft-no-norm"}

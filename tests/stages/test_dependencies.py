@@ -1,10 +1,11 @@
-"""What imports what: one direction in the library, and every stage declares the code that it runs."""
+"""What imports what: one direction in the library, and every stage depends on the list of the code that it runs."""
 
-import ast
 from pathlib import Path
 
 import pytest
 import yaml
+
+from stages import code
 
 ROOT = Path(__file__).parents[2]
 # A package may import from its own layer and from those before it.
@@ -22,45 +23,15 @@ LAYERS = [
     "report",
 ]
 INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks"}
-# Plumbing that decides no result: what it passes on is tracked as parameters.
-PLUMBING = {
-    "stages/__init__.py",
-    "stages/common.py",
-    "stages/parameters.py",
-    "bayesft/__init__.py",
-    "bayesft/settings.py",
-}
-METHODS_OF = {"train": ["erm", "awp", "uniform"], "adapt": ["ftna", "reram_v"], "drift": ["drift_aware"]}
 
 
-def imported(path: Path) -> set[str]:
-    """The files of this project that a file imports, the packages on the way among them."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    files = set()
-    for name in names:
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            base = ROOT.joinpath(*parts[:end])
-            files |= {
-                p.relative_to(ROOT).as_posix() for p in (base / "__init__.py", base.with_suffix(".py")) if p.exists()
-            }
-    return files
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
 
 
-def walk(start: set[str]) -> set[str]:
-    """Everything that is imported, directly or not, the plumbing and what only it imports aside."""
-    seen, todo = set(), set(start)
-    while todo:
-        file = todo.pop()
-        seen.add(file)
-        todo |= imported(ROOT / file) - seen - PLUMBING
-    return seen
+def declared() -> dict[str, dict]:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bayesft").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -71,7 +42,7 @@ def test_imports_go_one_way(path):
     own = layer(path.relative_to(ROOT).as_posix())
     if own == "__init__":
         return
-    for file in imported(path) - {"bayesft/__init__.py"}:
+    for file in code.direct_imports(path.relative_to(ROOT)) - {"bayesft/__init__.py"}:
         assert file.startswith("bayesft/"), f"the library imports {file}"
         other = layer(file)
         assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {file}"
@@ -79,42 +50,56 @@ def test_imports_go_one_way(path):
             assert other == own, f"{path} imports {file}"
 
 
-def stages() -> list[tuple[str, str, dict]]:
-    """Each stage, with each of the methods that its `${item.method}` stands for."""
-    entries = []
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        entries += [(f"{name}@{method}", method, stage) for method in METHODS_OF.get(name, [""])]
-    return entries
+@pytest.mark.parametrize("name", sorted(set(declared()) - {"check", "code"}))
+def test_a_stage_depends_on_the_list_of_the_code_that_it_runs(name):
+    stage = declared()[name]
+    module = stage["cmd"].split()[2].removeprefix("stages.")
+    lists = [dep for dep in stage["deps"] if dep.startswith("data/code/")]
+    method = "-${item.method}" if module in code.METHODS else ""
+    assert lists == [f"data/code/{module}{method}.txt"]
 
 
-@pytest.mark.parametrize(("name", "method", "stage"), stages(), ids=[name for name, *_ in stages()])
-def test_a_stage_depends_on_the_code_that_it_imports(name, method, stage):
-    module = stage["cmd"].split()[2]
-    entry = {module.replace(".", "/") + ".py"}
-    if method:
-        entry.add(f"bayesft/training/{method}.py")
-    declared = [dep.replace("${item.method}", method) for dep in stage.get("deps", [])]
-    for file in walk(entry):
-        covered = any(file == dep or file.startswith(dep + "/") for dep in declared)
-        assert covered, f"{name} runs {file} but does not depend on it"
+def test_every_list_is_an_output_of_the_stage_that_writes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "write_text", lambda path, text: written.update({path.as_posix(): text}))
+    written: dict[str, str] = {}
+    code.main()
+    assert sorted(written) == sorted(declared()["code"]["outs"])
+    assert all(len(line.split("  ")[0]) == 64 for text in written.values() for line in text.splitlines())
+
+
+def files_of(stage: str, *more: str) -> set[str]:
+    return code.imported_by([Path(f"stages/{stage}.py"), *map(Path, more)])
+
+
+def test_a_list_holds_what_is_imported_on_the_way_and_no_plumbing():
+    found = files_of("search")
+    assert {"stages/search.py", "stages/problem.py", "bayesft/search/surrogate.py", "bayesft/drift/faults.py"} <= found
+    assert not found & code.PLUMBING
+    assert not any(file.startswith(("bayesft/report/", "bayesft/evaluation/")) for file in found)
 
 
 def test_training_without_drift_does_not_depend_on_the_drift_model():
-    stages_ = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    for name in ("download", "ablate", "train", "adapt"):
-        assert not any("drift" in dep for dep in stages_[name]["deps"]), name
+    for stage, methods in (("download", [""]), ("ablate", [""]), ("train", code.METHODS["train"]), ("adapt", ["ftna"])):
+        for method in methods:
+            found = files_of(stage, *([f"bayesft/training/{method}.py"] if method else []))
+            assert not any(file.startswith("bayesft/drift/") for file in found), (stage, method)
+
+
+def test_a_method_does_not_depend_on_the_code_of_another():
+    found = files_of("train", "bayesft/training/awp.py")
+    assert "bayesft/training/awp.py" in found
+    assert not found & {f"bayesft/training/{m}.py" for m in ("uniform", "ftna", "reram_v", "drift_aware", "erm")}
 
 
 def test_only_evaluation_and_render_read_sigma_max():
-    stages_ = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    readers = {name for name, stage in stages_.items() if "sigma_max" in stage.get("params", [])}
+    readers = {name for name, stage in declared().items() if "sigma_max" in stage.get("params", [])}
     assert {name.split("-")[0] for name in readers} == {"evaluate", "render"}
 
 
-def test_no_figure_code_is_a_dependency_of_anything_but_render():
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        if name != "render":
-            assert not {"bayesft", "bayesft/report", "stages"} & set(stage["deps"]), name
+def test_relative_imports_are_refused(tmp_path):
+    (tmp_path / "module.py").write_text("from . import other\n")
+    with pytest.raises(ValueError, match="relative import"):
+        code.direct_imports(tmp_path / "module.py")
 
 
 def test_nothing_reads_or_writes_pickles():

@@ -1,11 +1,12 @@
 """params.yaml is checked before anything computes, and the message says key, value and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from bayesft.tasks import TASKS
+from bayesft.tasks import CLASSIFICATION
 from stages.parameters import ParameterError, load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -32,31 +33,56 @@ def write(tmp_path):
 def test_the_committed_parameters_are_valid():
     parameters = load(PARAMS)
     assert parameters.scale == "quick"
-    assert parameters.all_methods[0] == "erm" and parameters.all_methods[-1] == "bayesft"
-    assert parameters.search_settings.trials == parameters.scales.quick.search.trials
+    assert parameters.all_tasks == list(CLASSIFICATION)
+    for task in CLASSIFICATION:
+        methods = parameters.methods_of(task)
+        assert methods[0] == "erm" and "bayesft" in methods
+        assert parameters.search_settings(task).trials == parameters.scales.quick.tasks[task].search.trials
+    assert parameters.methods_of("preact152-cifar10") == ["erm", "uniform", "bayesft"]
+    assert parameters.methods_of("vgg11-cifar10")[-2:] == ["erm-no-norm", "bayesft-no-norm"]
+
+
+def test_what_depends_on_the_data_set_is_looked_up():
+    parameters = load(PARAMS)
+    assert parameters.method_settings("mlp-mnist", "uniform") == {"rate": 0.5}
+    assert parameters.method_settings("stn-gtsrb", "uniform") == {"rate": 0.1}
+    assert parameters.method_settings("vgg11-cifar10", "erm-no-norm") == {}
+    assert parameters.search_settings("mlp-mnist").sigmas[-1] == 1.5
+    assert parameters.search_settings("vgg11-cifar10").sigmas[-1] == 0.6
+
+
+def test_a_variant_without_batch_norm_differs_in_this_alone():
+    parameters = load(PARAMS)
+    keeps, drops = (parameters.specification("vgg11-cifar10", m) for m in ("bayesft", "bayesft-no-norm"))
+    assert drops == {**keeps, "normalization": None}
+    assert "normalization" not in keeps
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("sigma_max", -1, "greater than 0"),
-        ("scale", "papr", "'smoke', 'quick' or 'paper'"),
-        ("tasks", ["mlp-mnits"], ", ".join(TASKS)),
-        ("tasks", [], "at least 1"),
+        ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
+        ("tasks", ["mlp-mnits"], ", ".join(CLASSIFICATION)),
+        ("deep.tasks", ["preact51-cifar10"], "preact50-cifar10"),
+        ("no_norm.methods.train", ["ftna"], "'erm', 'awp' or 'uniform'"),
+        ("ablation.data", ["imagenet"], "mnist, cifar10"),
         ("tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
-        ("ablations", ["colour"], "dropout, normalization, depth, activation"),
+        ("ablation.factors", ["colour"], "dropout, normalization, depth, activation"),
         ("methods.train", ["erm", "empire"], "'erm', 'awp' or 'uniform'"),
         ("methods.search", ["grid"], "'bayesft' or 'random'"),
         ("seeds", [], "at least 1"),
         ("seeds", [-1], "greater than or equal to 0"),
         ("search.acquisition", "pi", "'ei', 'mean' or 'lcb'"),
-        ("search.bounds", [0.5, 0.2], "0 <= lower < upper < 1"),
-        ("search.sigmas", [], "at least 1"),
+        ("scales.quick.tasks.mlp-mnist.search.bounds", [0.5, 0.2], "0 <= lower < upper < 1"),
+        ("search.sigmas.mnist", [], "at least 1"),
         ("training.awp.gama", 0.01, "did you mean gamma? Allowed here: gamma"),
         ("sigma_mx", 1.5, "did you mean sigma_max?"),
-        ("scales.quick.evaluate.draws", 1, "greater than or equal to 2"),
-        ("scales.quick.train.batch_size", 0, "greater than or equal to 2"),
-        ("training.uniform.rate", 1.0, "less than 1"),
+        ("scales.quick.tasks.mlp-mnist.evaluate.draws", 1, "greater than or equal to 2"),
+        ("scales.quick.ablation.mnist.train.batch_size", 0, "greater than or equal to 2"),
+        ("scales.quick.tasks.mlp-mnist.train.with", 1, "did you mean width?"),
+        ("scales.quick.tasks.stn-gtsrb.train.width", 0, "greater than 0"),
+        ("training.uniform.rate.mnist", 1.0, "less than 1"),
         ("data.source", "internet", "'embedded' or 'official'"),
         ("threads", 0, "greater than 0"),
     ],
@@ -87,9 +113,30 @@ def test_a_missing_key_is_named(tmp_path):
         load(tmp_path / "params.yaml")
 
 
-def test_adapted_methods_need_erm(write):
-    with pytest.raises(ParameterError, match="must have erm"):
-        load(write("methods.train", ["awp"]))
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("methods.train", ["awp"], "must have erm"),
+        ("deep.tasks", ["stn-gtsrb"], "stn-gtsrb is in tasks already"),
+        ("no_norm.tasks", ["alexnet-cifar10"], "has no batch norm to drop; allowed: resnet18-cifar10"),
+        ("tasks", ["mlp-mnist", "vgg11-cifar10"], "preact18-cifar10 must be in tasks or deep.tasks too"),
+        ("training.uniform.rate", {"mnist": 0.5, "cifar10": 0.5}, "training.uniform.rate.gtsrb: missing"),
+        ("search.sigmas", {"mnist": [0.3], "gtsrb": [0.3]}, "search.sigmas.cifar10: missing"),
+        ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),
+        ("scales.quick.ablation", {}, "scales.quick.ablation.cifar10: missing"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(write, key, value, said):
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        load(write(key, value))
+
+
+def test_a_run_needs_a_task(write, tmp_path):
+    content = yaml.safe_load(PARAMS.read_text())
+    content["tasks"] = content["deep"]["tasks"] = content["no_norm"]["tasks"] = []
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParameterError, match="need at least one task"):
+        load(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("content", ["", "- a list", "a: [unclosed"])

@@ -40,15 +40,16 @@ def test_file_gives_back_what_was_saved(tmp_path, codebook):
 def test_same_content_gives_the_same_bytes(tmp_path):
     def content(reverse):
         turn = (lambda d: dict(reversed(d.items()))) if reverse else dict
-        about = turn({"epochs": 3, "gamma": 0.01, "rates": turn({"a": 0.1, "b": 0.2})})
+        about = {"epochs": 3, "rates": {"b": 0.1, "a": 0.2}}  # their order is the network's, and is kept
         members = [turn({name: tensor.clone() for name, tensor in member(seed).items()}) for seed in (0, 1)]
-        return Trained(turn(SPECIFICATION), members, torch.eye(3, dtype=torch.uint8), about)
+        return Trained(SPECIFICATION, members, torch.eye(3, dtype=torch.uint8), about)
 
     content(False).save(tmp_path / "a")
     content(True).save(tmp_path / "b")
     Trained.load(tmp_path / "a").save(tmp_path / "c")
     first = (tmp_path / "a").read_bytes()
     assert first == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    assert list(Trained.load(tmp_path / "c").about["rates"]) == ["b", "a"]
     Trained(SPECIFICATION, [member(0), member(2)], torch.eye(3, dtype=torch.uint8), {}).save(tmp_path / "d")
     assert first != (tmp_path / "d").read_bytes()
 

@@ -1,0 +1,166 @@
+"""PennFudanPed (Wang, Shi, Song and Shen, ACCV 2007): 170 photographs with a mask for each pedestrian.
+
+The authors publish no checksum. Each image is therefore held against the table beside this module, and the archive
+is used only when every image in it is the one that the table knows.
+"""
+
+import hashlib
+import http.client
+import io
+import shutil
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bayesft.data.fetch import TIMEOUT_S, FetchError
+from bayesft.data.images import PARTS
+from bayesft.data.scenes import Scene, Scenes, as_scene
+from bayesft.files import atomic
+from bayesft.seeds import derive_seed
+
+NAME = "PennFudanPed.zip"
+SET_NAME = "pennfudan"
+URL = f"https://www.cis.upenn.edu/~jshi/ped_html/{NAME}"
+TABLE = Path(__file__).with_name("pennfudan.sha256")  # "<sha256>  <member>" a line, all images and masks
+SHARES = {"validation": 20 / 170, "test": 40 / 170}  # of the images of each of the two places
+
+
+def official(folder: Path, mirror: str | None = None, size: int | None = None) -> Scenes:
+    """PennFudanPed: 110 train, 20 validation, 40 test images, from both universities in each part.
+
+    The archive is taken from `folder`, else from `mirror` (a folder or a base URL), else from its authors' page, and
+    kept in `folder`. With `size`, larger images are shrunk to that many pixels on their longer side.
+
+    Raises FetchError: no place has the archive, or what it has is damaged.
+    """
+    members = _members(Path(folder), mirror)
+    names = sorted(Path(name).stem for name in members if "/PNGImages/" in name)
+    parts = {part: [_scene(members, name, size) for name in chosen] for part, chosen in split(names).items()}
+    about = {"name": "PennFudanPed", "source": "official", "of": len(names)}
+    if size is not None:
+        about["longer_side_at_most"] = size
+    return Scenes(parts, {**about, "images_used": {part: len(scenes) for part, scenes in parts.items()}})
+
+
+def split(names: list[str]) -> dict[str, list[str]]:
+    """The names of each part, in a random order; each of the two places gives its share to each."""
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for place in ("FudanPed", "PennPed"):
+        local = sorted(name for name in names if name.startswith(place))
+        order = [local[i] for i in np.random.default_rng(derive_seed(SET_NAME, place)).permutation(len(local))]
+        for part, share in SHARES.items():
+            count = round(share * len(local))
+            parts[part] += order[:count]
+            order = order[count:]
+        parts["train"] += order
+    for part, local in parts.items():
+        parts[part] = [local[i] for i in np.random.default_rng(derive_seed(SET_NAME, part)).permutation(len(local))]
+    return parts
+
+
+def _scene(members: dict[str, bytes], name: str, size: int | None) -> Scene:
+    from PIL import Image
+
+    photograph = Image.open(io.BytesIO(members[f"PennFudanPed/PNGImages/{name}.png"])).convert("RGB")
+    instances = Image.open(io.BytesIO(members[f"PennFudanPed/PedMasks/{name}_mask.png"]))
+    if size is not None and max(photograph.size) > size:
+        smaller = tuple(max(1, round(side * size / max(photograph.size))) for side in photograph.size)
+        photograph = photograph.resize(smaller, Image.Resampling.BILINEAR)
+        instances = instances.resize(smaller, Image.Resampling.NEAREST)
+    return as_scene(np.asarray(photograph), np.asarray(instances))
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
+    """The images of the archive, by name, each as the table knows it; fetches the archive where it must."""
+    target = folder / NAME
+    failures = []
+    if target.exists():
+        try:
+            return read_verified(target)
+        except _Damaged as damage:
+            target.unlink()  # damaged since it was fetched: fetch it again
+            failures.append(f"{damage} (now removed)")
+    for place, from_mirror in _places(mirror):
+        try:
+            with atomic(target) as temporary:
+                _copy(place, temporary)
+                try:
+                    members = read_verified(temporary)
+                except _Damaged as damage:
+                    raise _Damaged(f"{place}: {str(damage).removeprefix(f'{temporary}: ')}") from None
+            return members
+        except _Damaged as damage:
+            if from_mirror:
+                raise FetchError(
+                    f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
+                ) from None
+            failures.append(str(damage))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{place}: {type(error).__name__}: {error}")
+    tried = "\n  ".join(failures)
+    raise FetchError(
+        f"{NAME} could not be had. Tried:\n  {tried}\n"
+        "Set data.mirror (or BAYESFT_MIRROR) to a folder or URL that has it, or use data.source=embedded"
+    )
+
+
+def _places(mirror: str | None) -> list[tuple[str | Path, bool]]:
+    places: list[tuple[str | Path, bool]] = []
+    if mirror and "://" in mirror:
+        base = mirror.rstrip("/")
+        places = [(f"{base}/{SET_NAME}/{NAME}", True), (f"{base}/{NAME}", True)]
+    elif mirror:
+        places = [(Path(mirror) / SET_NAME / NAME, True), (Path(mirror) / NAME, True)]
+    return [*places, (URL, False)]
+
+
+def _copy(place: str | Path, path: Path) -> None:
+    if isinstance(place, Path):
+        shutil.copyfile(place, path)
+        return
+    with urllib.request.urlopen(place, timeout=TIMEOUT_S) as response, open(path, "wb") as file:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        with tqdm(desc=NAME, total=total, unit="B", unit_scale=True, leave=False) as bar:
+            while block := response.read(1 << 18):
+                file.write(block)
+                bar.update(len(block))
+
+
+def read_verified(path: Path) -> dict[str, bytes]:
+    """The images in the archive at `path`, by name. Other files in it (annotations, a readme) are ignored.
+
+    Raises _Damaged, naming a member, unless the images are exactly those of the table.
+    """
+    expected = {name: digest for digest, name in (line.split() for line in TABLE.read_text("utf-8").splitlines())}
+    members: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(".png")]
+            for problem, wrong in (
+                ("lacks", sorted(expected.keys() - set(names))),
+                ("has the unknown member", sorted(set(names) - expected.keys())),
+                ("has twice", sorted({name for name in names if names.count(name) > 1})),
+            ):
+                if wrong:
+                    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                    raise _Damaged(f"{path}: the archive {problem} {wrong[0]}{more}")
+            for name, digest in expected.items():
+                try:
+                    members[name] = archive.read(name)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                    raise _Damaged(f"{path}: {name} is damaged: {error}") from None
+                found = hashlib.sha256(members[name]).hexdigest()
+                if found != digest:
+                    raise _Damaged(f"{path}: {name} has sha256 {found}, expected {digest}")
+    except zipfile.BadZipFile as error:
+        raise _Damaged(f"{path}: not a whole zip archive: {error}") from None
+    return members

@@ -1,0 +1,95 @@
+"""Scenes with instances to detect, in three fixed parts: images of any size, and a mask for each instance."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayesft.data.images import PARTS
+from bayesft.files import atomic
+
+
+class Scene(NamedTuple):
+    """One image, uint8 (3, H, W), and the visible pixels of each of its n instances, bool (n, H, W)."""
+
+    image: Tensor
+    masks: Tensor
+
+    @property
+    def boxes(self) -> Tensor:
+        """The box around each mask, (n, 4), float32: x₁, y₁, x₂, y₂, the ends exclusive, so one pixel has width 1."""
+        return mask_boxes(self.masks)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """The boxes (n, 4) around masks (n, H, W), x₁, y₁, x₂, y₂. Raises ValueError for a mask without a pixel."""
+    if masks.dim() != 3 or not bool(masks.flatten(1).any(1).all()):
+        raise ValueError(f"masks {tuple(masks.shape)}: need (n, H, W), and a pixel in each")
+    ends = []
+    for filled in (masks.any(1), masks.any(2)):  # (n, W), then (n, H)
+        length = filled.shape[1]
+        ends.append((filled.int().argmax(1), length - filled.flip(1).int().argmax(1)))
+    (x1, x2), (y1, y2) = ends
+    return torch.stack([x1, y1, x2, y2], 1).float()
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A data set for detection: a list of scenes for each part, and what is known of them.
+
+    `about` says where the images come from and how many there are; it travels with the file.
+    """
+
+    parts: dict[str, list[Scene]]
+    about: dict = field(default_factory=dict)
+
+    def limited(self, counts: dict[str, int | None]) -> "Scenes":
+        """The first so many scenes of each part (None: all). Parts are in random order, so this is a fair sample."""
+        parts = {name: part[: counts.get(name)] for name, part in self.parts.items()}
+        return Scenes(parts, {**self.about, "images_used": {name: len(part) for name, part in parts.items()}})
+
+    def save(self, path: Path) -> None:
+        """Write everything to one safetensors file, atomically: the same scenes give the same bytes."""
+        tensors = {}
+        for name, part in self.parts.items():
+            for i, (image, masks) in enumerate(part):
+                bits = np.packbits(masks.flatten(1).numpy(), axis=1)  # an eighth of the size
+                tensors[f"{name}.{i:05d}.image"] = image.contiguous()
+                tensors[f"{name}.{i:05d}.masks"] = torch.from_numpy(bits)
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {"about": json.dumps(self.about, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Scenes":
+        """Read what `save` wrote."""
+        parts: dict[str, list[Scene]] = {name: [] for name in PARTS}
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            for key in sorted(key for key in file.keys() if key.endswith(".image")):  # noqa: SIM118 (not a mapping)
+                image = file.get_tensor(key)
+                bits = file.get_tensor(key.removesuffix("image") + "masks").numpy()
+                _, height, width = image.shape
+                flat = np.unpackbits(bits, axis=1, count=height * width).astype(bool)
+                masks = torch.from_numpy(flat.reshape(len(bits), height, width))
+                parts[key.split(".")[0]].append(Scene(image, masks))
+        return cls(parts, about)
+
+
+def as_scene(image: np.ndarray, instances: np.ndarray, numbers: list[int] | None = None) -> Scene:
+    """A scene from an RGB image (H, W, 3), uint8, and an image (H, W) of instance numbers, 0 where there is none.
+
+    `numbers` are the instances to keep, where there are any of their pixels (None: all that occur).
+    """
+    if image.dtype != np.uint8 or image.shape != (*instances.shape, 3):
+        raise ValueError(f"{image.dtype} image {image.shape} with instances {instances.shape}")
+    found = [int(i) for i in np.unique(instances) if i and (numbers is None or i in numbers)]
+    masks = np.zeros((len(found), *instances.shape), bool)
+    for row, number in enumerate(found):
+        masks[row] = instances == number
+    return Scene(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(masks))

@@ -1,0 +1,139 @@
+"""Mean average precision of a detector, as COCO defines it, under a grid of drift levels σ: row j of the study."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torchmetrics.detection import MeanAveragePrecision
+from tqdm import tqdm
+
+from bayesft.data.scenes import Scene
+from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.training.checkpoint import Checkpoint
+
+METRICS = ("box_map", "box_map_50", "mask_map", "mask_map_50")
+Detections = dict[str, Tensor]  # boxes (n, 4), scores (n,), labels (n,), masks (n, H, W) bool
+
+
+@torch.inference_mode()
+def detect(
+    model: nn.Module, images: Sequence[Tensor], parameters: dict[str, Tensor] | None = None, batch: int = 10
+) -> list[Detections]:
+    """What `model` finds in each image, uint8 (3, H, W), with `parameters` in the place of its own where given.
+
+    A detection whose box or score is not finite is left out: a drifted network may compute anything. Masks are the
+    pixels whose probability is at least a half. The model is evaluated in eval mode and comes back as it was.
+    """
+    device = next(model.parameters()).device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    found = []
+    try:
+        for start in range(0, len(images), batch):
+            inputs = [image.to(device).float() / 255 for image in images[start : start + batch]]
+            for output in functional_call(model, parameters or {}, (inputs,)):
+                finite = output["boxes"].isfinite().all(1) & output["scores"].isfinite()
+                masks = output["masks"][:, 0] >= 0.5
+                kept = {
+                    "boxes": output["boxes"],
+                    "scores": output["scores"],
+                    "labels": output["labels"],
+                    "masks": masks,
+                }
+                found.append({name: tensor[finite].cpu() for name, tensor in kept.items()})
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return found
+
+
+def mean_average_precision(predictions: Sequence[Detections], truths: Sequence[Scene]) -> dict[str, float]:
+    """COCO's average precision of boxes and of masks: over IoU thresholds 0.5 to 0.95, and at 0.5 alone.
+
+    A detector that finds nothing scores 0. Raises ValueError where there is nothing to find.
+    """
+    if len(predictions) != len(truths) or not any(len(scene.masks) for scene in truths):
+        raise ValueError(f"{len(predictions)} predictions for {len(truths)} scenes: need as many, and an instance")
+    targets = [
+        {"boxes": scene.boxes, "labels": torch.ones(len(scene.masks), dtype=torch.int64), "masks": scene.masks}
+        for scene in truths
+    ]
+    metric = MeanAveragePrecision(
+        iou_type=("bbox", "segm"),
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # COCO's own: the defaults are rounded to float32, and a
+        rec_thresholds=np.linspace(0, 1, 101).tolist(),  # recall that equals a threshold then misses it
+        backend="pycocotools",
+    )
+    metric.warn_on_many_detections = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric.update(list(predictions), targets)
+        values = metric.compute()
+    names = {"box_map": "bbox_map", "box_map_50": "bbox_map_50", "mask_map": "segm_map", "mask_map_50": "segm_map_50"}
+    return {name: max(0.0, float(values[theirs])) for name, theirs in names.items()}
+
+
+def drifted_map(
+    model: nn.Module,
+    scenes: Sequence[Scene],
+    fault: FaultModel,
+    sigma: float,
+    draw: int,
+    key: tuple,
+    parameters: str = "all",
+) -> dict[str, float]:
+    """The precision of one drifted copy of `model`, draw number `draw` at level σ; the model is left alone.
+
+    Draws are keyed as everywhere: the same key gives the same drift to every method at every σ. Running statistics
+    of a normalisation, and all of a frozen one, are buffers and do not drift.
+    """
+    if not sigma >= 0:
+        raise ValueError(f"sigma = {sigma}: must be at least 0")
+    copy = drifted_parameters(model, fault, sigma, key, draw, parameters) if sigma else {}
+    return mean_average_precision(detect(model, [scene.image for scene in scenes], copy), scenes)
+
+
+def map_grid(
+    model: nn.Module,
+    scenes: Sequence[Scene],
+    fault: FaultModel,
+    sigmas: list[float],
+    draws: int,
+    key: tuple,
+    *,
+    parameters: str = "all",
+    label: str = "detection",
+    checkpoint: Checkpoint | None = None,
+    identity: str = "",
+) -> dict[str, np.ndarray]:
+    """Each of METRICS for each drifted copy: (len(sigmas), draws), float64.
+
+    `key` names the draws (task and training seed). Each σ is kept in `checkpoint` as soon as it is done, under
+    `identity` (by default the label), which must name the network: what is found there is taken for its own.
+    """
+    result = {metric: np.zeros((len(sigmas), draws)) for metric in METRICS}
+    names = [f"{identity or label} sigma {sigma}" for sigma in sigmas]
+    found = [checkpoint.load(name) if checkpoint else None for name in names]
+    done = sum(state is not None for state in found)
+    if done:
+        tqdm.write(f"{label}: resuming after σ {done} of {len(sigmas)}")
+    bar = tqdm(desc=label, total=len(sigmas) * draws, initial=done * draws, unit="draw", disable=None)
+    for row, (sigma, name, state) in enumerate(zip(sigmas, names, found, strict=True)):
+        if state is not None:
+            for metric in METRICS:
+                result[metric][row] = state[0][metric].numpy()
+            continue
+        bar.set_postfix(sigma=sigma, refresh=False)
+        for draw in range(draws):
+            if sigma > 0 or draw == 0:  # no drift: every copy is the network itself
+                values = drifted_map(model, scenes, fault, sigma, draw, key, parameters)
+            for metric in METRICS:
+                result[metric][row, draw] = values[metric]
+            bar.update()
+        if checkpoint:
+            checkpoint.save(name, {metric: torch.from_numpy(result[metric][row]) for metric in METRICS})
+    bar.close()
+    return result

@@ -1,0 +1,94 @@
+"""Training of a detector on scenes: the loop of every method, with the losses of Mask R-CNN and random flips."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bayesft.data.images import Split
+from bayesft.data.scenes import Scene, Scenes
+from bayesft.models import Site, dropout
+from bayesft.settings import Recipe
+from bayesft.training.checkpoint import Checkpoint
+from bayesft.training.loop import Loss, fit
+
+RECIPE = Recipe(epochs=6, batch_size=4, lr=2e-3, clip_norm=5.0)
+
+
+class _Column:
+    """One column of the scenes, indexed by a batch's numbers as a tensor is: a list of images, or of targets."""
+
+    def __init__(self, rows: list, device: torch.device):
+        self.rows, self.device = rows, device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, batch: Tensor) -> list:
+        return [self.rows[i] for i in batch.tolist()]
+
+
+def columns(scenes: Sequence[Scene], device: str | torch.device = "cpu") -> Split:
+    """Scenes as `fit` takes its data: lists of images (3, H, W) in [0, 1] and of torchvision's targets."""
+    device = torch.device(device)
+    images = [scene.image.to(device).float() / 255 for scene in scenes]
+    return Split(_Column(images, device), _Column([target(scene, device) for scene in scenes], device))
+
+
+def target(scene: Scene, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """What torchvision trains a detector on: boxes (n, 4), labels (n,), all 1, and masks (n, H, W)."""
+    labels = torch.ones(len(scene.masks), dtype=torch.int64)
+    found = {"boxes": scene.boxes, "labels": labels, "masks": scene.masks.to(torch.uint8)}
+    return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def flipped(image: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """An image (3, H, W) and its target, left and right exchanged."""
+    x1, y1, x2, y2 = truth["boxes"].unbind(1)
+    width = image.shape[-1]
+    boxes = torch.stack([width - x2, y1, width - x1, y2], 1)
+    return image.flip(-1), {**truth, "boxes": boxes, "masks": truth["masks"].flip(-1)}
+
+
+def detection_gradient(model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]]) -> Tensor:
+    """The sum of Mask R-CNN's losses, its gradient left in `.grad`; `loss` has no part in it.
+
+    Like every gradient for `fit`, which raises Diverged, with the step, where this is not finite.
+    """
+    with torch.autocast(x[0].device.type, enabled=False):  # boxes need all their digits
+        value = torch.stack(list(model(x, y).values())).sum()
+    value.backward()
+    return value.detach()
+
+
+def flipping_gradient(model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]]) -> Tensor:
+    """`detection_gradient` with every second image flipped, drawn from the global generator, seeded each epoch."""
+    pairs = [
+        flipped(image, truth) if flip else (image, truth)
+        for image, truth, flip in zip(x, y, (torch.rand(len(x)) < 0.5).tolist(), strict=True)
+    ]
+    return detection_gradient(model, loss, [image for image, _ in pairs], [truth for _, truth in pairs])
+
+
+def train(
+    model: nn.Module,
+    scenes: Scenes,
+    recipe: Recipe = RECIPE,
+    *,
+    seed: int,
+    label: str,
+    sites: Sequence[Site] = (),
+    rates: Sequence[float] = (),
+    checkpoint: Checkpoint | None = None,
+) -> nn.Module:
+    """Train the detector in place on the training part, with dropout of `rates` at `sites`, and return it.
+
+    The order of the images, the flips, and the boxes that Mask R-CNN samples come from (seed, epoch) alone: a
+    training that resumes from `checkpoint`, saved after every epoch, ends with the same weights as one that was
+    never interrupted.
+
+    Raises Diverged, naming step and label, at the first loss or gradient that is not finite.
+    """
+    data = columns(scenes.parts["train"], next(model.parameters()).device)
+    with dropout(model, sites, rates):
+        return fit(model, data, recipe, seed=seed, label=label, gradient=flipping_gradient, checkpoint=checkpoint)

@@ -1,0 +1,75 @@
+"""Every task with every one of its methods, at the smallest scale: the stages as functions, in one process."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from bayesft.tasks import ABLATIONS, CLASSIFICATION, TASKS
+from bayesft.training import Trained
+from stages import ablate, adapt, boundary, download, drift, evaluate, render, search, train
+from stages.common import models_folder, results_file
+from stages.parameters import load
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+STAGE_OF = {
+    **dict.fromkeys(("erm", "awp", "uniform"), train),
+    **dict.fromkeys(("ftna", "reram_v"), adapt),
+    "drift_aware": drift,
+    **dict.fromkeys(("bayesft", "random"), search),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with params.yaml at scale smoke, which is the working folder of this module's tests."""
+    folder, before = tmp_path_factory.mktemp("every-task"), Path.cwd()
+    content = yaml.safe_load(PARAMS.read_text()) | {"scale": "smoke", "threads": 1, "sigma_max": 0.6}
+    content["boundary"] |= {"epochs": 2, "draws": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.mark.parametrize("task", CLASSIFICATION)
+def test_a_task_runs_with_all_its_methods(workspace, task):
+    p = load()
+    download.main(task)
+    for method in p.methods_of(task):
+        STAGE_OF[method.removesuffix("-no-norm")].main(task, method, 0)
+    evaluate.main(task, 0)
+    result = json.loads(results_file(task, 0).read_text())
+    rows, draws = result["rows"], p.budget(task).evaluate.draws
+    assert set(p.methods_of(task)) <= set(rows)
+    for row in rows.values():
+        accuracy = np.array(row["accuracy"])
+        assert accuracy.shape == (len(result["sigmas"]), draws)
+        assert ((accuracy >= 0) & (accuracy <= 1)).all()
+    searched = Trained.load(models_folder(task, 0) / "bayesft/bayesft.safetensors").about
+    low, high = p.search_settings(task).bounds
+    assert searched["rates"] and all(low <= rate <= high for rate in searched["rates"].values())
+    assert len(searched["trials"]) == p.search_settings(task).trials
+
+
+@pytest.mark.parametrize("data", ABLATIONS)
+def test_an_ablation_runs_with_all_its_variants(workspace, data):
+    name = f"ablation-{data}"
+    download.main(name)
+    ablate.main(data, 0)
+    evaluate.main(name, 0)
+    rows = json.loads(results_file(name, 0).read_text())["rows"]
+    assert set(rows) == set(ABLATIONS[data].networks(tuple(ABLATIONS[data].factors)))
+
+
+def test_the_report_of_all_of_them(workspace):
+    boundary.main()
+    render.main()
+    figures = workspace / "reports/smoke/figures"
+    for name in ["figure1", "figure2", "figure3", "search", *(f"figure3{task.panel}" for task in TASKS.values())]:
+        assert (figures / f"{name}.png").stat().st_size > 5_000, name
+    page = (workspace / "reports/smoke/README.md").read_text()
+    assert all(task.title in page for task in TASKS.values())
