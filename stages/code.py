@@ -21,7 +21,7 @@ PLUMBING = {
 }
 # The stages that import the module of their method alone have a list for each method.
 METHODS = {"train": ("erm", "awp", "uniform"), "adapt": ("ftna", "reram_v"), "drift": ("drift_aware",)}
-PLAIN = ("download", "boundary", "ablate", "search", "evaluate", "render")
+PLAIN = ("download", "boundary", "ablate", "search", "evaluate", "scenes", "detect", "detections", "render")
 
 
 def main() -> None:

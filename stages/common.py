@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,23 @@ def models_folder(task: str, seed: int) -> Path:
 def results_file(task: str, seed: int) -> Path:
     """The accuracies under drift of all networks of a task, or of an ablation."""
     return Path("data/results") / task / f"{seed}.json"
+
+
+def pictures_file(task: str, seed: int) -> Path:
+    """What detectors find in some of the scenes."""
+    return Path("data/results") / task / f"{seed}.pictures.safetensors"
+
+
+def networks_of(task: str, seed: int, methods: Sequence[str]) -> list[Path]:
+    """The files of the networks of `methods`. Those of methods that params.yaml no longer names are removed.
+
+    Evaluation depends on their folder, which would read as changed with leftovers in it; DVC's cache has them.
+    """
+    folder = models_folder(task, seed)
+    for leftover in folder.iterdir():
+        if leftover.name not in methods:
+            shutil.rmtree(leftover)
+    return [file for method in methods for file in sorted((folder / method).glob("*.safetensors"))]
 
 
 def timings_folder(scale: str) -> Path:

@@ -1,16 +1,13 @@
 """Stage `evaluate`: accuracy of a task's networks on the test images, under a grid of drift levels."""
 
 import json
-import shutil
-from pathlib import Path
 
 from bayesft.data import Images
 from bayesft.drift import FAULT_MODELS
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.files import checksum, write_text
 from bayesft.training import Trained
-from stages.common import data_file, models_folder, results_file, run, stage
-from stages.parameters import Parameters
+from stages.common import data_file, models_folder, networks_of, results_file, run, stage
 
 
 def main(task: str, seed: int) -> None:
@@ -28,7 +25,11 @@ def main(task: str, seed: int) -> None:
         images = Images.load(data_file(task))
         test = images.standardised(s.device)["test"]
         rows = {}
-        for file in _networks(p, task, seed):
+        if task.startswith("ablation-"):
+            files = sorted(models_folder(task, seed).glob("*.safetensors"))
+        else:
+            files = networks_of(task, seed, p.methods_of(task))
+        for file in files:
             trained = Trained.load(file)
             accuracies = accuracy_grid(
                 trained,
@@ -50,21 +51,6 @@ def main(task: str, seed: int) -> None:
         about = {**images.about, "classes": images.classes}
         result = {"sigmas": sigmas, "data": about, "device": s.device, "rows": rows}
         write_text(results_file(task, seed), json.dumps(result, indent=1) + "\n")
-
-
-def _networks(p: Parameters, task: str, seed: int) -> list[Path]:
-    """The files of the run's networks. Those of methods that params.yaml no longer names are removed.
-
-    This stage depends on their folder, which would read as changed with leftovers in it; DVC's cache has them.
-    """
-    folder = models_folder(task, seed)
-    if task.startswith("ablation-"):
-        return sorted(folder.glob("*.safetensors"))
-    methods = p.methods_of(task)
-    for leftover in folder.iterdir():
-        if leftover.name not in methods:
-            shutil.rmtree(leftover)
-    return [file for method in methods for file in sorted((folder / method).glob("*.safetensors"))]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from bayesft.settings import Recipe, SearchBudget, SearchRule, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, CLASSIFICATION, FACTORS, TASKS
+from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, FACTORS, TASKS
 
 
 class ParameterError(ValueError):
@@ -37,6 +37,8 @@ TaskName = Annotated[str, _one_of(CLASSIFICATION)]
 DataName = Literal["mnist", "cifar10", "gtsrb"]
 AblationName = Annotated[str, _one_of(ABLATIONS)]
 NO_NORM = "-no-norm"  # ends the name of a method variant: the same method on the network without batch norm
+WEIGHTS = [("none", "slim"), *((w, "resnet18") for w in ("none", "imagenet"))]  # what a detector can start from
+WEIGHTS += [(w, "resnet50") for w in ("none", "imagenet", "coco")]
 ORDER = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft")
 
 
@@ -60,6 +62,19 @@ class Part(Settings):
 class Ablated(Settings):
     data: Annotated[tuple[AblationName, ...], Distinct]
     factors: Annotated[tuple[Annotated[str, _one_of(FACTORS)], ...], Field(min_length=1), Distinct]
+
+
+class Pictured(Settings):
+    images: PositiveInt
+    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
+
+
+class Detection(Settings):
+    tasks: Annotated[tuple[Annotated[str, _one_of((DETECTION,))], ...], Distinct]
+    methods: Annotated[tuple[Literal["erm", "bayesft"], ...], Field(min_length=1), Distinct]
+    weights: Literal["none", "imagenet", "coco"]
+    sigmas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    pictures: Pictured
 
 
 class Data(Settings):
@@ -148,8 +163,37 @@ class Budget(AblationBudget):
     search: SearchBudget
 
 
+class Detector(Settings):
+    backbone: Literal["slim", "resnet18", "resnet50"]
+    size: int = Field(ge=32)
+
+
+class DetectorLength(Settings):
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    clip_norm: PositiveFloat
+
+
+class DetectorSearch(Settings):
+    trials: PositiveInt
+    initial: PositiveInt
+    epochs: PositiveInt
+    draws: int = Field(ge=2)
+    bounds: tuple[float, float]
+
+
+class DetectionBudget(Settings):
+    data: Counts
+    network: Detector
+    train: DetectorLength
+    search: DetectorSearch
+    evaluate: Grid
+
+
 class Scale(Settings):
     devices: PositiveInt
+    detection: DetectionBudget
     tasks: dict[TaskName, Budget]
     ablation: dict[AblationName, AblationBudget]
 
@@ -171,6 +215,7 @@ class Parameters(Settings):
     deep: Part
     no_norm: Part
     ablation: Ablated
+    detection: Detection
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
     data: Data
     device: Literal["auto", "cpu", "cuda"]
@@ -189,7 +234,7 @@ class Parameters(Settings):
     @property
     def all_tasks(self) -> list[str]:
         """The tasks of the run, by panel."""
-        return [task for task in TASKS if task in self.tasks + self.deep.tasks]
+        return [task for task in TASKS if task in self.tasks + self.deep.tasks + self.detection.tasks]
 
     def budget(self, task: str) -> Budget | AblationBudget:
         """The budget of a task, or of an ablation ("ablation-mnist"), at the chosen scale."""
@@ -210,6 +255,24 @@ class Parameters(Settings):
         """The arguments of a method on a task: a value that depends on the data set is looked up."""
         values = getattr(self.training, base_method(method)).model_dump()
         return {key: v[TASKS[task].data] if isinstance(v, dict) else v for key, v in values.items()}
+
+    @property
+    def detector(self) -> dict:
+        """The detector's specification."""
+        return {**TASKS[DETECTION].specification, **self.chosen_scale.detection.network.model_dump(),
+                "weights": self.detection.weights}  # fmt: skip
+
+    @property
+    def detection_recipe(self) -> Recipe:
+        """The recipe of a detector's training, which clips at another norm than that of a classifier."""
+        steps = {**self.training.recipe.model_dump(), **self.chosen_scale.detection.train.model_dump()}
+        return Recipe(**steps)
+
+    @property
+    def detection_search(self) -> SearchSettings:
+        """The rule and the budget of the search on a detector."""
+        rule = {**self.search.model_dump(), "sigmas": self.detection.sigmas}
+        return SearchSettings(**rule, **self.chosen_scale.detection.search.model_dump())
 
     def search_settings(self, task: str) -> SearchSettings:
         """The rule and the budget of the search on a task."""
@@ -260,7 +323,11 @@ def _contradictions(p: Parameters) -> list[str]:
     """What is allowed entry by entry, and not together: one line each."""
     wrong = []
     if not p.all_tasks:
-        wrong.append("tasks = []: need at least one task, here or in deep.tasks")
+        wrong.append("tasks = []: need at least one task, here, in deep.tasks or in detection.tasks")
+    backbone = p.chosen_scale.detection.network.backbone
+    if p.detection.tasks and (p.detection.weights, backbone) not in WEIGHTS:
+        allowed = ", ".join(w for w, b in WEIGHTS if b == backbone)
+        wrong.append(f"detection.weights = {p.detection.weights!r}: the backbone {backbone} has only {allowed}")
     if p.methods.adapt and p.tasks and "erm" not in p.methods.train:
         wrong.append(
             f"methods.train = {list(p.methods.train)}: must have erm, since {', '.join(p.methods.adapt)} "
@@ -275,7 +342,7 @@ def _contradictions(p: Parameters) -> list[str]:
         if not TASKS[task].normalized:
             having = ", ".join(name for name, t in TASKS.items() if t.normalized)
             wrong.append(f"no_norm.tasks: {task} has no batch norm to drop; allowed: {having}")
-    for task in p.all_tasks:
+    for task in p.tasks + p.deep.tasks:
         if task not in p.chosen_scale.tasks:
             wrong.append(f"scales.{p.scale}.tasks.{task}: missing; the run's tasks need a budget each")
         for key, values in (

@@ -5,13 +5,15 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from bayesft.evaluation.pictures import Pictures
+
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.files import write_text
 from bayesft.report import figures
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
-from bayesft.tasks import ABLATIONS
-from stages.common import code_digest, results_file, run, timings_folder
+from bayesft.tasks import ABLATIONS, DETECTION
+from stages.common import code_digest, pictures_file, results_file, run, timings_folder
 from stages.parameters import Parameters, load
 
 VERSIONS = (
@@ -34,7 +36,8 @@ def main(what: str = "all") -> None:
     folder = Path("reports") / p.scale
     ablated = [f"ablation-{data}" for data in p.ablation.data]
     if what == "all":
-        _drop_others({results_file(name, seed) for name in [*p.all_tasks, *ablated] for seed in p.seeds})
+        keep = {results_file(name, seed) for name in [*p.all_tasks, *ablated] for seed in p.seeds}
+        _drop_others(keep | {pictures_file(task, seed) for task in p.detection.tasks for seed in p.seeds})
     tasks = {task: result for task in p.all_tasks if (result := _gather(p, what, task))}
     if not tasks:
         raise ValueError("no task has results yet: run dvc repro")
@@ -54,6 +57,16 @@ def main(what: str = "all") -> None:
         pictures.append("figure2")
     figures.figure_3(tasks, folder / "figures", note)
     pictures.append("figure3")
+    if DETECTION in tasks:
+        result = tasks[DETECTION]
+        # Real photographs may not be passed on, so their picture stays out of the report, which git holds.
+        drawn = result.data["source"] == "embedded"
+        where = folder / "figures" if drawn else Path("data/figures") / p.scale
+        figures.figure_4(Pictures.load(pictures_file(DETECTION, result.seeds[0])), where, note)
+        if drawn:
+            pictures.append("figure4")
+        else:
+            print(f"render: figure 4 shows photographs that may not be passed on; it is in {where}, outside git")
     searched = {task: result for task, result in tasks.items() if any("trials" in a[0] for a in result.about.values())}
     if searched:
         figures.figure_search(searched, folder / "figures", note)

@@ -1,4 +1,4 @@
-"""The paper's figures, and a fourth that it lacks: the search."""
+"""The paper's four figures, and one that it lacks: the search."""
 
 import re
 from collections.abc import Mapping
@@ -8,9 +8,14 @@ from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from bayesft.data.scenes import Scene
 from bayesft.evaluation.boundary import Boundaries
+from bayesft.evaluation.pictures import CROWD, THRESHOLD, Pictures
 from bayesft.evaluation.statistics import estimate
 from bayesft.report.results import ROWS, TaskResults, notes
 from bayesft.report.style import LOOKS, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
@@ -80,13 +85,9 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         lines, columns, figsize=(3.35 * columns, 2.85 * lines + 0.8), sharey=True, squeeze=False, layout="constrained"
     )
     methods = {PARTS.get(row, row) for result in results.values() for row in result.rows()}
-    for i, ax in enumerate(axes.flat):
-        if i >= len(results):
-            ax.axis("off")
-            continue
-        task, result = list(results.items())[i]
+    for i, (ax, (task, result)) in enumerate(zip(axes.flat, results.items(), strict=False)):
         _panel(ax, task, result)
-        if i % columns:
+        if i % columns and ax.get_ylabel() == axes.flat[i - i % columns].get_ylabel():
             ax.set_ylabel("")
         if i + columns < len(results):
             ax.set_xlabel("")
@@ -94,8 +95,17 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         if methods - set(here):
             text = "only " + ", ".join(ROWS.get(row, row) for row in here)
             ax.text(0.98, 0.98, text, transform=ax.transAxes, fontsize=7, color="0.45", ha="right", va="top")
-    shown = _shown(axes.flat, results.values())
-    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=2 * columns, fontsize=8)
+    shown = _shown(axes.flat[: len(results)], results.values())
+    if empty := axes.size - len(results):  # the legend has room beside the last panels
+        for ax in axes.flat[-empty:]:
+            ax.remove()
+        room = figure.add_subplot(axes[0, 0].get_gridspec()[-1, -empty:])
+        room.axis("off")
+        room.legend(
+            shown.values(), shown.keys(), loc="center", ncols=empty, fontsize=10 if empty > 1 else 8, handlelength=3
+        )
+    else:
+        figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=2 * columns, fontsize=8)
     save(figure, folder, "figure3", notes(results, {t: TASKS[t].panel for t in results}, note, min(160, 70 * columns)))
     for task, result in results.items():
         figure, ax = plt.subplots(figsize=(6.2, 3.6), layout="constrained")
@@ -106,8 +116,9 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
 
 
 def _panel(ax, task: str, result: TaskResults) -> None:
-    accuracy_axes(ax, result.sigmas[-1])
-    chance_line(ax, result.data["classes"])
+    accuracy_axes(ax, result.sigmas[-1], TASKS[task].metric)
+    if result.chance is not None:
+        chance_line(ax, result.data["classes"])
     for row in result.rows():
         place = list(ROWS).index(row) if row in ROWS else 0
         curve(ax, result.sigmas, result.curve(row), LOOKS.get(row, OTHER_LOOK), ROWS.get(row, row), place)
@@ -119,6 +130,87 @@ def _shown(axes, results) -> dict:
     found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     order = [*ROWS.values(), *(row for result in results for row in result.rows() if row not in ROWS), "chance"]
     return {label: found[label] for label in dict.fromkeys(order) if label in found}
+
+
+def figure_4(pictures: Pictures, folder: Path, note: str) -> None:
+    """What each network finds in the same images at rising σ: a block of rows for each image, a column for each σ."""
+    rows = sorted(pictures.detections, key=lambda row: list(ROWS).index(row) if row in ROWS else len(ROWS))
+    sizes = [truth.image.shape[1:] for truth in pictures.truths]
+    columns, width = len(pictures.sigmas), 2.4
+    heights = [len(rows) * width * h / w + 0.35 for h, w in sizes]
+    figure = plt.figure(figsize=(width * columns + 0.3, sum(heights)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    blocks = figure.subfigures(len(sizes), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for i, block in enumerate(blocks):
+        axes = block.subplots(len(rows), columns, squeeze=False)
+        for j, row in enumerate(rows):
+            for ax, sigma, found in zip(axes[j], pictures.sigmas, pictures.detections[row], strict=True):
+                colour = LOOKS.get(row, OTHER_LOOK)[0]
+                _found(ax, pictures.truths[i], found[i], colour, sizes[i][1] / width)
+                if j == 0:
+                    ax.set_title(f"σ = {sigma:g}")
+            axes[j, 0].set_ylabel(ROWS.get(row, row), fontsize=11, fontweight="bold", color=colour)
+    crowded = all(len(truth.masks) >= CROWD for truth in pictures.truths)
+    more = (
+        f"colour: boxes, masks and scores of the detections whose score is at least {THRESHOLD:g}; black and white: "
+        "the annotated pedestrians; every σ > 0 is draw 0 of the drift that the mAP is measured with, the same for all "
+        "networks; a seed picked the images"
+        + (f" among the test scenes with at least {CROWD} pedestrians" if crowded else " among the test scenes")
+        + ", nobody chose them"
+    )
+    save(figure, folder, "figure4", "\n".join(fill(part, 40 * columns) for part in (note, more)))
+
+
+def _found(ax, truth: Scene, found: Mapping, colour, scale: float) -> None:
+    """An image with what is in it and what was found; `scale`: pixels of the image per inch of the figure."""
+    height, width = truth.image.shape[1:]
+    ax.imshow(truth.image.permute(1, 2, 0).numpy(), interpolation="none")  # a PDF keeps its pixels
+    shade = np.zeros((height, width, 4))
+    shade[found["masks"].numpy().any(0)] = to_rgba(colour, 0.5)
+    ax.imshow(shade, interpolation="none")
+    for mask in truth.masks.numpy():
+        edges = np.pad(mask, 1).astype(float)  # so that the outline closes at the border of the image
+        x, y = np.arange(-1, width + 1), np.arange(-1, height + 1)
+        ax.contour(x, y, edges, levels=[0.5], colors="black", linewidths=0.9)
+        ax.contour(x, y, edges, levels=[0.5], colors="white", linewidths=0.9, linestyles=[(0, (2.5, 2.5))])
+    size = (24 / 72 * scale, 11 / 72 * scale)  # of a score, in pixels
+    taken: list[tuple[float, float]] = []
+    for (x1, y1, x2, y2), score in zip(found["boxes"].tolist(), found["scores"].tolist(), strict=True):
+        ax.add_patch(
+            Rectangle(
+                (x1 - 0.5, y1 - 0.5),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=colour,
+                linewidth=1.8,
+                path_effects=[withStroke(linewidth=2.6, foreground="black")],
+            )  # fmt: skip
+        )
+        x, y = _place(x1, y1, x2, y2, size, (width, height), taken)
+        taken.append((x, y))
+        ax.text(
+            x + size[0] / 2, y + size[1] / 2, f"{score:.2f}", fontsize=7.5, color="white", ha="center", va="center",
+            fontweight="bold", zorder=5, bbox={"facecolor": colour, "edgecolor": "black", "lw": 0.5, "pad": 0.9},
+        )  # fmt: skip
+    if not len(found["scores"]):
+        ax.text(
+            0.5, 0.03, "nothing found", transform=ax.transAxes, fontsize=8, ha="center", va="bottom",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+        )  # fmt: skip
+    ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _place(x1: float, y1: float, x2: float, y2: float, size: tuple, room: tuple, taken: list) -> tuple[float, float]:
+    """The corner of a box's score: inside the image, and at the first end of the box where no other score is."""
+    (w, h), (width, height) = size, room
+    ends = [(x, y) for y in (y1 - h, y2, y1, y2 - h, (y1 + y2 - h) / 2) for x in (x1, x2 - w)]
+    ends = [(min(max(x, 0), width - w), min(max(y, 0), height - h)) for x, y in ends]
+    free = [(x, y) for x, y in ends if all(abs(x - a) >= w or abs(y - b) >= h for a, b in taken)]
+    return (free or ends)[0]
 
 
 def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
@@ -140,7 +232,8 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
         left.axis("off")
         right.axis("off")
     for (left, right), (task, result) in zip(pairs, results.items(), strict=False):
-        _trials(left, result)
+        metric = TASKS[task].metric
+        _trials(left, result, "objective u" if metric == "accuracy" else f"objective u ({metric})")
         _rates(right, result)
         left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
     shown = _shown(pairs[:, 1], results.values())
@@ -160,7 +253,7 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
     save(figure, folder, "search", notes(results, panels, note, width, mean=False) + "\n" + fill(more, width))
 
 
-def _trials(ax, result: TaskResults) -> None:
+def _trials(ax, result: TaskResults, label: str) -> None:
     """The objective of every trial, and the best so far."""
     for i, row in enumerate(result.searches()):
         colour, dashes, marker = LOOKS.get(row, OTHER_LOOK)
@@ -172,7 +265,7 @@ def _trials(ax, result: TaskResults) -> None:
             ax.errorbar(numbers, values, errors, color=colour, marker=marker, ls="", ms=4, lw=0.8, alpha=0.65)
             best.append(np.maximum.accumulate(values))
         ax.step(numbers, np.mean(best, 0), where="post", color=colour, ls=dashes, label=ROWS.get(row, row))
-    ax.set(xlabel="trial", ylabel="objective u")
+    ax.set(xlabel="trial", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
@@ -191,7 +284,7 @@ def _rates(ax, result: TaskResults) -> None:
             )  # fmt: skip
     ax.set(ylabel="dropout rate", ylim=(-0.03, 1), xlim=(0.6, len(names) + 0.4))
     every = -(-len(names) // 24)  # as many names as have room
-    labels = short(names)[::every]
+    labels = short(names, 16)[::every]
     flat, upright = sum(map(len, labels)) <= 24, len(labels) > 11
     ax.set_xticks(
         range(1, len(names) + 1, every), labels, fontsize=6 if upright else 7,

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate
-from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, notes
+from bayesft.report.results import DEVICE_ROW, METRICS, ROWS, TaskResults, letters, notes
 from bayesft.tasks import ABLATIONS, TASKS
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
+DETECTION_LEVELS = (0.0, 0.2, 0.4, 0.6)
+TOO_WEAK = 0.5  # a detector below this clean box mAP@0.5 is no evidence
 MISSING = "–"
 
 
@@ -25,7 +28,8 @@ def page(
     captions = {
         "figure1": "Figure 1. Drift moves the decision boundary of a small classifier.",
         "figure2": "Figure 2. The ablations: accuracy under drift of networks that differ in one factor.",
-        "figure3": "Figure 3. Accuracy under drift of every method on every task.",
+        "figure3": f"Figure 3. {_measured(tasks)} under drift of every method on every task.",
+        "figure4": "Figure 4. What the detectors find in the same test images as their weights drift.",
         "search": "The search: objective by trial, best so far, and the rates found. Random search is its control.",
     }
     for name in pictures:
@@ -57,23 +61,42 @@ def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
     """One table of all tasks and methods."""
     rows = [row for row in ROWS if any(row in result.accuracy for result in tasks.values())]
     rows += list(dict.fromkeys(row for result in tasks.values() for row in result.rows() if row not in ROWS))
-    table, weak = {}, False
+    table, weak = {}, {_least(task, result) for task, result in tasks.items() if _weak(result)}
     for task, result in tasks.items():
         clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
-        weak |= _weak(result)
         cells = {"ERM, σ = 0": MISSING if clean is None else f"{clean.mean:.3f}{'†' if _weak(result) else ''}"}
         for row in rows:
             cells[ROWS.get(row, row)] = f"{result.over_grid(row).mean:.3f}" if row in result.accuracy else MISSING
         table[f"({TASKS[task].panel}) {TASKS[task].title}"] = cells
-    text = "Mean accuracy over the grid of σ; first column: ERM without drift. The intervals are in the sections below."
-    mark = "† Less than three times chance: the panel can't be read as evidence."
+    text = f"{_measured(tasks)}, mean over the grid of σ; first column: ERM without drift. The intervals are in the "
+    text += "sections below."
+    mark = f"† Less than {' or '.join(sorted(weak))}: the panel can't be read as evidence."
     return [text, _markdown(pd.DataFrame(table).T), *([mark] if weak else [])]
+
+
+def _measured(tasks: Mapping[str, TaskResults]) -> str:
+    """What the numbers of all tasks are, in words that can begin a sentence."""
+    panels: dict[str, list[str]] = {}
+    for task in tasks:
+        panels.setdefault(TASKS[task].metric, []).append(TASKS[task].panel)
+    first, *others = panels
+    said = "; ".join(f"{letters(panels[metric])}: {metric}" for metric in others)
+    return _capital(first) + (f" ({said})" if said else "")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _weak(result: TaskResults) -> bool:
     """Whether ERM learned too little for drift to have much to destroy."""
     clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
-    return clean is not None and clean.mean < 3 * result.chance
+    return clean is not None and clean.mean < (TOO_WEAK if result.chance is None else 3 * result.chance)
+
+
+def _least(task: str, result: TaskResults) -> str:
+    """What ERM has to reach, in words."""
+    return f"{TOO_WEAK} {TASKS[task].metric}" if result.chance is None else "three times chance"
 
 
 def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
@@ -85,11 +108,11 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     if _weak(result):
         parts.append(
             f"**This panel can't be read as evidence:** without drift, ERM reaches {result.at('erm', 0.0).mean:.3f}, "
-            f"less than three times chance ({result.chance:.3f})."
+            f"less than {_least(task, result)}" + ("." if result.chance is None else f" ({result.chance:.3f}).")
         )
     parts += [
-        f"Accuracy on {result.data['images_used']['test']:,} test images, mean ± {result.band()}. Then the mean "
-        f"over the grid σ = 0 … {result.sigmas[-1]:g}"
+        f"{_capital(TASKS[task].metric)} on {result.data['images_used']['test']:,} test images, mean ± "
+        f"{result.band()}. Then the mean over the grid σ = 0 … {result.sigmas[-1]:g}"
         + (f", and BayesFT's mean minus the row's, paired by {pairs}." if "bayesft" in result.accuracy else "."),
         _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
     ]
@@ -100,6 +123,8 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
             f"over the grid; differences paired by {pairs}:",
             _normalization_table(result),
         ]
+    if result.metrics:
+        parts += [f"All that was measured, mean ± {result.band()}:", _metrics_table(result)]
     parts += [
         "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
         "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here.",
@@ -116,12 +141,19 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
 
 
 def metrics(tasks: Mapping[str, TaskResults]) -> dict:
-    """For `dvc metrics`: accuracy without drift and on average over the grid, for every task and row."""
+    """For `dvc metrics`: accuracy without drift and on average over the grid, for every task and row.
+
+    For detection that is box mAP@0.5, and the other metrics have the same beside it, each under its name.
+    """
+
+    def both(values: np.ndarray) -> dict[str, float]:
+        return {"clean": round(float(values[:, 0].mean()), 6), "mean_over_grid": round(float(values.mean()), 6)}
+
     return {
         task: {
             row: {
-                "clean": round(float(result.accuracy[row][:, 0].mean()), 6),
-                "mean_over_grid": round(result.over_grid(row).mean, 6),
+                **both(result.accuracy[row]),
+                **{name: both(v) for name, v in result.metrics.get(row, {}).items() if name != "box_map_50"},
             }
             for row in result.rows()
         }
@@ -138,13 +170,25 @@ def _show(e: Estimate | None, sign: bool = False) -> str:
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
     table = {}
     for row, name in names.items():
-        cells = {f"σ = {level:g}": _show(result.at(row, level)) for level in LEVELS}
+        levels = DETECTION_LEVELS if result.chance is None else LEVELS
+        cells = {f"σ = {level:g}": _show(result.at(row, level)) for level in levels}
         cells["mean"] = _show(result.over_grid(row))
         if reference in result.accuracy:
             column = "difference" if minus else "BayesFT − row"
             pair = (row, reference) if minus else (reference, row)
             cells[column] = MISSING if row == reference else _show(result.difference(*pair), sign=True)
         table[name] = cells
+    return _markdown(pd.DataFrame(table).T)
+
+
+def _metrics_table(result: TaskResults) -> str:
+    """Every metric of every row, the rows of one metric together."""
+    table = {}
+    names = {name: METRICS.get(name, name) for name in next(iter(result.metrics.values()))}
+    for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
+        for row in result.rows():
+            cells = {f"σ = {level:g}": _show(result.at(row, level, name)) for level in DETECTION_LEVELS}
+            table[f"{names[name]}: {ROWS.get(row, row)}"] = {**cells, "mean": _show(result.over_grid(row, name))}
     return _markdown(pd.DataFrame(table).T)
 
 

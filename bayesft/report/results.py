@@ -2,12 +2,13 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate, estimate, paired
+from bayesft.tasks import TASKS
 
 # Rows in the order in which figures and tables show them, and their names there.
 ROWS = {
@@ -24,6 +25,13 @@ ROWS = {
     "bayesft-no-norm": "BayesFT without BN",
 }
 DEVICE_ROW = "erm-programmed"  # ERM on ReRAM-V's devices: no method, so in no figure
+# What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
+METRICS = {
+    "box_map_50": "box mAP@0.5",
+    "box_map": "box mAP@[0.5, 0.95]",
+    "mask_map_50": "mask mAP@0.5",
+    "mask_map": "mask mAP@[0.5, 0.95]",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,10 @@ class TaskResults:
     """One task, or one factor of the ablation.
 
     accuracy: for each row, (seeds, σ, draws); sigmas: (σ,); about: for each row, how the network of each seed was
-    trained; data: what is known of the images.
+    trained; data: what is known of the images; metrics: for each row what else was measured, by name, in the shape of
+    its accuracy (empty for classification).
+
+    Of the detection task, what is called accuracy here is box mAP@0.5.
     """
 
     sigmas: np.ndarray
@@ -39,12 +50,14 @@ class TaskResults:
     accuracy: dict[str, np.ndarray]
     about: dict[str, list[dict]]
     data: dict
+    metrics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def gather(cls, files: Mapping[int, dict]) -> "TaskResults":
         """From the results of each seed: the content of its file.
 
-        Raises ValueError when they can't be averaged: other rows, other σ, other images or numbers of draws.
+        Raises ValueError when they can't be averaged: other rows, other σ, other images, metrics or numbers of draws;
+        and for a metric of which not as much was measured as of the accuracy.
         """
         if not files:
             raise ValueError("no results to gather: run dvc repro")
@@ -59,13 +72,18 @@ class TaskResults:
                         f"seeds {seeds[0]} and {seed} differ in {what} ({there} and {here}), so they can't be "
                         "averaged: run dvc repro, which makes the outdated results anew"
                     )
-        return cls(
-            np.array(first["sigmas"]),
-            seeds,
-            {row: np.array([files[seed]["rows"][row]["accuracy"] for seed in seeds]) for row in rows},
-            {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows},
-            first["data"],
-        )
+        accuracy = {row: np.array([files[seed]["rows"][row]["accuracy"] for seed in seeds]) for row in rows}
+        metrics = {
+            row: {name: np.array([files[seed]["rows"][row]["metrics"][name] for seed in seeds]) for name in names}
+            for row in rows
+            if (names := first["rows"][row].get("metrics"))
+        }
+        for row, found in metrics.items():
+            for name, values in found.items():
+                if values.shape != accuracy[row].shape:
+                    raise ValueError(f"{row}: {name} of shape {values.shape}, accuracy of {accuracy[row].shape}")
+        about = {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows}
+        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics)
 
     def only(self, rows: Mapping[str, str]) -> "TaskResults":
         """The rows that `rows` names, in its order, under the names by which it shows them.
@@ -76,7 +94,8 @@ class TaskResults:
         if missing:
             raise ValueError(f"no results of {', '.join(missing)}: run dvc repro")
         accuracy, about = ({name: of[row] for name, row in rows.items()} for of in (self.accuracy, self.about))
-        return replace(self, accuracy=accuracy, about=about)
+        metrics = {name: self.metrics[row] for name, row in rows.items() if row in self.metrics}
+        return replace(self, accuracy=accuracy, about=about, metrics=metrics)
 
     def rows(self) -> list[str]:
         """The rows to show, in the order of the reports."""
@@ -87,23 +106,26 @@ class TaskResults:
         """The accuracy of a row at each σ."""
         return [estimate(self.accuracy[row][:, i]) for i in range(len(self.sigmas))]
 
-    def at(self, row: str, sigma: float) -> Estimate | None:
-        """The accuracy of a row at `sigma`, or None where the grid has no such point."""
+    def at(self, row: str, sigma: float, metric: str | None = None) -> Estimate | None:
+        """The accuracy of a row at `sigma`, or another `metric`, or None where the grid has no such point."""
         found = np.flatnonzero(np.isclose(self.sigmas, sigma))
-        return estimate(self.accuracy[row][:, found[0]]) if len(found) else None
+        return estimate(self._values(row, metric)[:, found[0]]) if len(found) else None
 
-    def over_grid(self, row: str) -> Estimate:
-        """The mean accuracy of a row over the grid of σ."""
-        return estimate(self.accuracy[row].mean(1))
+    def over_grid(self, row: str, metric: str | None = None) -> Estimate:
+        """The mean accuracy of a row over the grid of σ, or that of another `metric`."""
+        return estimate(self._values(row, metric).mean(1))
+
+    def _values(self, row: str, metric: str | None) -> np.ndarray:
+        return self.accuracy[row] if metric is None else self.metrics[row][metric]
 
     def difference(self, first: str, second: str) -> Estimate:
         """The mean accuracy over the grid of one row minus another's, paired by seed or by draw."""
         return paired(self.accuracy[first].mean(1), self.accuracy[second].mean(1))
 
     @property
-    def chance(self) -> float:
-        """The accuracy of a guess."""
-        return 1 / self.data["classes"]
+    def chance(self) -> float | None:
+        """The accuracy of a guess, or None where there are no classes to guess among."""
+        return 1 / self.data["classes"] if "classes" in self.data else None
 
     def searches(self) -> list[str]:
         """The rows that a search of dropout rates stands behind."""
@@ -130,6 +152,7 @@ _COMPARED = {
     "drift draws": lambda content: sorted(
         {len(draws) for row in content["rows"].values() for draws in row["accuracy"]}
     ),
+    "metrics": lambda content: {row: sorted(entry.get("metrics", {})) for row, entry in content["rows"].items()},
     "images": lambda content: content["data"],
 }
 
@@ -170,7 +193,7 @@ def letters(names: Iterable[str]) -> str:
 
 
 def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
-    """Every curve of every task, one line a point."""
+    """Every curve of every task, one line a point. The column "metric" says what is in the column "accuracy"."""
     lines = []
     for task, result in results.items():
         for row in [*result.rows(), *([DEVICE_ROW] if DEVICE_ROW in result.accuracy else [])]:
@@ -179,6 +202,7 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
                     {
                         "task": task,
                         "row": row,
+                        "metric": TASKS[task].metric if task in TASKS else "accuracy",
                         "sigma": sigma,
                         "accuracy": e.mean,
                         "low": e.low,

@@ -65,11 +65,9 @@ def curve(axes: Axes, x, estimates: list[Estimate], look: tuple, label: str, pla
     )  # fmt: skip
 
 
-def accuracy_axes(axes: Axes, sigma_max: float) -> None:
-    """The axes that all accuracy curves share."""
-    axes.set(
-        xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel="accuracy"
-    )
+def accuracy_axes(axes: Axes, sigma_max: float, metric: str = "accuracy") -> None:
+    """The axes that all curves of accuracy, or of another `metric` from 0 to 1, share."""
+    axes.set(xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel=metric)
 
 
 def chance_line(axes: Axes, classes: int) -> None:

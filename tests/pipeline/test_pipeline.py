@@ -115,7 +115,17 @@ def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
 def test_repro_makes_every_figure_and_table(clone):
     clone.run("dvc", "repro")
     report = clone.folder / "reports/smoke"
-    for figure in ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3g", "search"):
+    for figure in (
+        "figure1",
+        "figure2",
+        "figure3",
+        "figure3a",
+        "figure3e",
+        "figure3g",
+        "figure3j",
+        "figure4",
+        "search",
+    ):
         for suffix in ("png", "pdf"):
             assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure
     page = (report / "README.md").read_text()
@@ -126,6 +136,7 @@ def test_repro_makes_every_figure_and_table(clone):
     controls = {"erm-no-norm", "bayesft-no-norm"}
     assert set(results[results.task == "vgg11-cifar10"].row) == rows | controls | {"erm-programmed"}
     assert set(results[results.task == "preact50-cifar10"].row) == {"erm", "uniform", "bayesft", "bayesft-alg1"}
+    assert set(results[results.task == "maskrcnn-pennfudan"].row) == {"erm", "bayesft", "bayesft-alg1"}
     assert set(results[results.task == "ablation-cifar10/dropout"].row) == {"none", "dropout 0.2", "alpha dropout 0.2"}
     assert results.accuracy.between(0, 1).all()
     assert not (report / "timings.csv").read_text().count("\n") < 10
@@ -154,7 +165,7 @@ def test_a_new_sigma_max_runs_evaluation_and_render_alone(clone, unchanged):
     output = clone.run("dvc", "exp", "run", "-S", "sigma_max=1.5")
     run = stages_run(output)
     assert run and {name.split("@")[0].split("-")[0] for name in run} == {"evaluate", "render"}
-    assert len(run) == 2 + 1 + 2 + 1
+    assert len(run) == 2 + 1 + 2 + 1 + 1  # tasks, deep, ablations, detection, render
     after = pd.read_csv(clone.folder / "reports/smoke/results.csv")
     shared = before.merge(after, on=["task", "row", "sigma"], suffixes=("", "_after"))
     assert len(shared) == len(before) and len(after) > len(before)
@@ -177,7 +188,7 @@ def test_a_parameter_of_one_method_retrains_that_method_alone(clone, unchanged):
 
 def test_another_seed_computes_that_seed_alone(clone, unchanged):
     narrow = ["tasks=[mlp-mnist]", "deep.tasks=[]", "no_norm.tasks=[]", "ablation.data=[]", "methods.train=[erm]"]
-    narrow += ["methods.adapt=[]", "methods.drift=[]", "methods.search=[]", "seeds=[0,1]"]
+    narrow += ["detection.tasks=[]", "methods.adapt=[]", "methods.drift=[]", "methods.search=[]", "seeds=[0,1]"]
     output = clone.run("dvc", "exp", "run", *[part for entry in narrow for part in ("-S", entry)])
     seed_1 = {"train@mlp-mnist-erm-1", "evaluate@mlp-mnist-1"}
     assert set(stages_run(output)) == {"check", "code", "evaluate@mlp-mnist-0", "render"} | seed_1
@@ -206,8 +217,8 @@ def test_the_code_of_a_figure_concerns_render_alone(clone, unchanged):
 def test_the_drift_model_concerns_what_uses_it_and_nothing_else(clone, unchanged):
     with open(clone.folder / "bayesft/drift/faults.py", "a") as file:
         file.write("# changed\n")
-    searches = {"search", "search-deep", "search-no-norm"}
-    evaluations = {"evaluate", "evaluate-deep", "evaluate-ablation"}
+    searches = {"search", "search-deep", "search-no-norm", "detect"}
+    evaluations = {"evaluate", "evaluate-deep", "evaluate-ablation", "evaluate-detection"}
     assert changed_stages(clone) == {"boundary", "drift", "render"} | searches | evaluations
 
 

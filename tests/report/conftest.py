@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 
-from bayesft.report.results import ROWS, TaskResults
+from bayesft.data.scenes import Scene, mask_boxes
+from bayesft.evaluation.pictures import Pictures
+from bayesft.report.results import METRICS, ROWS, TaskResults
 from bayesft.tasks import ABLATIONS, FACTORS
 
 SIGMAS = [0.0, 0.3, 0.6, 0.75]
@@ -86,6 +90,53 @@ def files() -> Callable[..., dict]:
 def results(files) -> Callable[..., TaskResults]:
     """The same, gathered."""
     return lambda **choices: TaskResults.gather(files(**choices))
+
+
+SHARES = dict(zip(METRICS, (1.0, 0.5, 0.8, 0.4), strict=True))  # of each metric in the first, box_map_50
+
+
+@pytest.fixture(scope="session")
+def detection_files(files) -> Callable[..., dict]:
+    """The same of the detection task: no classes, and four metrics."""
+
+    def make(seeds=(0,), rows=("erm", "bayesft", "bayesft-alg1")) -> dict:
+        content = files(seeds=seeds, rows=rows)
+        for of_seed in content.values():
+            of_seed["data"] = {name: value for name, value in DATA.items() if name != "classes"}
+            of_seed["rows"] = {
+                row: {
+                    **entry,
+                    "metrics": {m: (share * np.array(entry["accuracy"])).tolist() for m, share in SHARES.items()},
+                }
+                for row, entry in of_seed["rows"].items()
+            }
+        return content
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def detections(detection_files) -> Callable[..., TaskResults]:
+    """The same, gathered."""
+    return lambda **choices: TaskResults.gather(detection_files(**choices))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Pictures:
+    """Two images of other sizes: ERM finds all, then nothing; BayesFT finds one instance at both levels."""
+    truths = []
+    for height, width in ((24, 20), (16, 30)):
+        masks = torch.zeros(2, height, width, dtype=torch.bool)
+        masks[0, 2:12, 3:9] = masks[1, 0:10, 12:20] = True
+        truths.append(Scene(torch.full((3, height, width), 90, dtype=torch.uint8), masks))
+
+    def found(truth: Scene, count: int) -> dict:
+        masks = truth.masks[:count]
+        return {"boxes": mask_boxes(masks), "scores": torch.tensor([0.93, 0.51])[:count], "masks": masks}
+
+    counts = {"bayesft": (1, 1), "erm": (2, 0)}
+    levels = {row: [[found(truth, n) for truth in truths] for n in of] for row, of in counts.items()}
+    return Pictures([truth.image for truth in truths], truths, [0.0, 0.4], levels)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """The figures: what they show, and that the same results give the same bytes."""
 
 import copy
+import subprocess
+import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.report import figures, style
 from bayesft.report.results import ROWS, TaskResults
-from bayesft.tasks import ABLATIONS, TASKS
+from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
 
 NOTE = "scale: quick"
 RATES = [0.25, 0.5]
@@ -34,8 +37,10 @@ def shown_rows(result) -> list[str]:
     return [ROWS[row] for row in result.rows()]
 
 
-def draw(kind, folder, results, ablations):
-    if kind == "figure2":
+def draw(kind, folder, results, ablations, pictures):
+    if kind == "figure4":
+        figures.figure_4(pictures, folder, NOTE)
+    elif kind == "figure2":
         figures.figure_2(ablations(), folder, NOTE)
     else:
         draw_tasks = {"figure3": figures.figure_3, "search": figures.figure_search}[kind]
@@ -43,12 +48,20 @@ def draw(kind, folder, results, ablations):
 
 
 @pytest.mark.parametrize(
-    "kind, names", [("figure2", ["figure2"]), ("figure3", ["figure3", "figure3b"]), ("search", ["search"])]
+    "kind, names",
+    [
+        ("figure2", ["figure2"]),
+        ("figure3", ["figure3", "figure3b"]),
+        ("figure4", ["figure4"]),
+        ("search", ["search"]),
+    ],
 )
-def test_figures_are_png_and_pdf_of_the_same_bytes_each_time(tmp_path, monkeypatch, results, ablations, kind, names):
-    draw(kind, tmp_path / "first", results, ablations)
+def test_figures_are_png_and_pdf_of_the_same_bytes_each_time(
+    tmp_path, monkeypatch, results, ablations, pictures, kind, names
+):
+    draw(kind, tmp_path / "first", results, ablations, pictures)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # what time it is must not matter
-    draw(kind, tmp_path / "second", results, ablations)
+    draw(kind, tmp_path / "second", results, ablations, pictures)
     written = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     assert sorted(written) == sorted(f"{name}.{suffix}" for name in names for suffix in ("png", "pdf"))
     for name, content in written.items():
@@ -117,7 +130,7 @@ def test_figure_3_shows_the_curve_of_every_row(drawn, results):
 def test_figure_3_of_nine_tasks_is_a_grid_that_says_what_a_panel_lacks(drawn, results):
     few, controls = ["erm", "uniform", "bayesft", "bayesft-alg1"], [*results().rows(), "erm-no-norm", "bayesft-no-norm"]
     rows = {"vgg11-cifar10": controls, "preact18-cifar10": controls, "preact50-cifar10": few, "preact152-cifar10": few}
-    figures.figure_3({task: results(rows=rows.get(task)) for task in TASKS}, "folder", NOTE)
+    figures.figure_3({task: results(rows=rows.get(task)) for task in CLASSIFICATION}, "folder", NOTE)
     figure, _ = drawn["figure3"]
     assert [axes.get_title()[1] for axes in figure.axes] == list("abcdefghi")
     said = {axes.get_title()[1]: [text.get_text() for text in axes.texts] for axes in figure.axes}
@@ -128,6 +141,91 @@ def test_figure_3_of_nine_tasks_is_a_grid_that_says_what_a_panel_lacks(drawn, re
     assert [axes.get_title()[1] for axes in figure.axes if axes.get_xlabel()] == list("ghi")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [*ROWS.values(), "chance"]
+
+
+def test_figure_3_of_ten_tasks_has_its_legend_beside_the_last(drawn, results, detections):
+    given = {task: results(rows=["erm", "awp", "bayesft"]) for task in CLASSIFICATION} | {DETECTION: detections()}
+    figures.figure_3(given, "folder", NOTE)
+    figure, note = drawn["figure3"]
+    *axes, room = figure.axes
+    assert [ax.get_title()[1] for ax in axes] == list("abcdefghij") and not figure.legends
+    grids = [ax.get_subplotspec() for ax in axes]
+    assert (grids[9].rowspan.start, grids[9].colspan.start) == (3, 0)
+    assert list(room.get_subplotspec().colspan) == [1, 2] and room.get_subplotspec().rowspan.start == 3
+    assert [text.get_text() for text in room.get_legend().get_texts()] == [
+        "ERM", "AWP (weights only)", "BayesFT, Algorithm 1", "BayesFT", "chance",
+    ]  # fmt: skip
+    assert {ax.get_title()[1]: ax.get_ylabel() for ax in axes if ax.get_ylabel()} == {
+        "a": "accuracy", "d": "accuracy", "g": "accuracy", "j": "box mAP@0.5",
+    }  # fmt: skip
+    assert [ax.get_title()[1] for ax in axes if ax.get_xlabel()] == list("hij")
+    assert set(lines_by_label(axes[9])) == {"ERM", "BayesFT", "BayesFT, Algorithm 1"}  # no chance
+    assert lines_by_label(axes[9])["ERM"] == [e.mean for e in detections().curve("erm")]
+    alone, _ = drawn["figure3j"]
+    assert alone.axes[0].get_ylabel() == "box mAP@0.5" and "chance" not in lines_by_label(alone.axes[0])
+    assert "1,500 test images" in note
+
+
+def test_a_panel_of_another_metric_says_so_in_any_column(drawn, results, detections):
+    figures.figure_3({"mlp-mnist": results(), DETECTION: detections()}, "folder", NOTE)
+    assert [ax.get_ylabel() for ax in drawn["figure3"][0].axes] == ["accuracy", "box mAP@0.5"]
+
+
+def test_search_figure_says_what_the_objective_of_a_detector_is(drawn, results, detections):
+    figures.figure_search({"mlp-mnist": results(), DETECTION: detections()}, "folder", NOTE)
+    left, _, of_detector, _ = drawn["search"][0].axes
+    assert left.get_ylabel() == "objective u" and of_detector.get_ylabel() == "objective u (box mAP@0.5)"
+    assert of_detector.get_title().startswith("(j)")
+
+
+def test_figure_4_has_a_block_an_image_with_a_row_a_network(drawn, pictures):
+    figures.figure_4(pictures, "folder", NOTE)
+    figure, note = drawn["figure4"]
+    blocks = [np.reshape(block.axes, (2, 2)) for block in figure.subfigs]
+    assert len(blocks) == 2
+    for block, image in zip(blocks, pictures.images, strict=True):
+        assert [ax.get_title() for ax in block.flat] == ["σ = 0", "σ = 0.4", "", ""]
+        assert [ax.get_ylabel() for ax in block.flat] == ["ERM", "", "BayesFT", ""]
+        texts = [[text.get_text() for text in ax.texts] for ax in block.flat]
+        assert texts == [["0.93", "0.51"], ["nothing found"], ["0.93"], ["0.93"]]
+        for ax in block.flat:
+            shown, shade = (picture.get_array() for picture in ax.images)
+            assert np.array_equal(shown, image.permute(1, 2, 0))
+            assert len(ax.patches) == len([text for text in ax.texts if text.get_text() != "nothing found"])
+            assert (shade[..., 3] > 0).any() == bool(ax.patches)
+        box = block[1, 1].patches[0]
+        assert to_hex(box.get_edgecolor()) == to_hex(style.LOOKS["bayesft"][0])
+        assert (*box.get_xy(), box.get_width(), box.get_height()) == (2.5, 1.5, 6, 10)  # on the edges of its pixels
+        height, width = image.shape[1:]
+        assert block[0, 0].get_xlim() == (-0.5, width - 0.5) and block[0, 0].get_ylim() == (height - 0.5, -0.5)
+        assert (block[0, 0].images[1].get_array()[..., 3] > 0).sum() == 60 + 80
+    said = " ".join(note.split())
+    assert said.startswith(NOTE) and "score is at least 0.5" in said and "draw 0 of the drift" in said
+    assert "a seed picked the images among the test scenes with at least 2 pedestrians" in said
+    assert all(len(line) <= 80 for line in note.splitlines())
+
+
+def test_figure_4_of_a_sparse_scene_and_an_unknown_row(drawn, pictures):
+    truths = [truth._replace(masks=truth.masks[:1]) for truth in pictures.truths]
+    figures.figure_4(replace(pictures, truths=truths, detections={"new": pictures.detections["erm"]}), "folder", NOTE)
+    figure, note = drawn["figure4"]
+    assert figure.subfigs[0].axes[0].get_ylabel() == "new"
+    assert "at least 2" not in note and "among the test scenes, nobody" in " ".join(note.split())
+
+
+def test_scores_are_inside_the_image_and_apart_where_there_is_room():
+    size, room, taken = (10, 5), (100, 80), []
+    for _ in range(5):
+        taken.append(figures._place(20, 2, 60, 70, size, room, taken))
+    assert taken[0] == (20, 0)  # no room above the box
+    assert len(set(taken)) == 5 and all(0 <= x <= 90 and 0 <= y <= 75 for x, y in taken)
+    assert figures._place(-5, 79, 1, 80, size, room, []) == (0, 74)
+
+
+def test_figures_import_no_detector():
+    code = "import sys, bayesft.report.figures, bayesft.report.page as p; "
+    code += "print([m for m in ('torchvision', 'torchmetrics', 'pycocotools') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_chance_is_that_of_the_classes(drawn, files):

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
-from bayesft.report.results import ROWS, TaskResults
-from bayesft.tasks import TASKS
+from bayesft.report.results import METRICS, ROWS, TaskResults
+from bayesft.tasks import DETECTION, TASKS
 
 NOTE = "scale: quick"
 PANEL_TASKS = list(TASKS)[:2]
@@ -75,6 +75,64 @@ def test_page_says_where_erm_learned_too_little(files):
     assert "can't be read" not in said(0.31) and "can't be read" not in said(0.29, 43)
 
 
+@pytest.fixture(scope="module")
+def of_detection(detections):
+    return page("t", NOTE, {DETECTION: detections()}, {}, ["figure3"])
+
+
+def test_page_names_the_metric_of_detection(of_detection, results, detections):
+    assert "Figure 3. Box mAP@0.5 under drift of every method" in of_detection
+    assert "Box mAP@0.5 on 1,500 test images, mean ±" in of_detection
+    assert "Box mAP@0.5, mean over the grid of σ; first column: ERM" in of_detection
+    assert "figures/figure3j.png" in of_detection and "ccuracy" not in of_detection
+    both = page("t", NOTE, {"mlp-mnist": results(), DETECTION: detections()}, {}, ["figure3"])
+    assert "Figure 3. Accuracy (j: box mAP@0.5) under drift" in both
+    assert "Accuracy (j: box mAP@0.5), mean over the grid of σ" in both
+    clean = detections().at("erm", 0.0).mean
+    assert cells_of(tables(both)[0], "(j) Mask R-CNN, PennFudanPed")["ERM, σ = 0"] == f"{clean:.3f}"
+
+
+def test_detection_has_a_table_of_all_metrics(of_detection, detections):
+    result, (_, main, every, *_) = detections(), tables(of_detection)
+    assert main[0] == ["", "σ = 0", "σ = 0.2", "σ = 0.4", "σ = 0.6", "mean", "BayesFT − row"]
+    assert every[0] == main[0][:-1]
+    assert [line[0] for line in every[2:]] == [f"{m}: {ROWS[row]}" for m in METRICS.values() for row in result.rows()]
+    assert cells_of(every, "box mAP@0.5: ERM") == {k: v for k, v in cells_of(main, "ERM").items() if k in every[0]}
+    for name, shown in METRICS.items():
+        cells = cells_of(every, f"{shown}: BayesFT")
+        at, over = result.at("bayesft", 0.6, name), result.over_grid("bayesft", name)
+        assert cells["σ = 0.6"] == f"{at.mean:.3f} ± {at.half_width:.3f}" and cells["σ = 0.2"] == "–"
+        assert cells["mean"] == f"{over.mean:.3f} ± {over.half_width:.3f}"
+
+
+def test_page_says_where_a_detector_learned_too_little(detection_files, files):
+    def said(shift, **others):
+        content = copy.deepcopy(detection_files())
+        row = content[0]["rows"]["erm"]
+        row["accuracy"] = [[shift + 0.0 * value for value in draws] for draws in row["accuracy"]]
+        return page("t", NOTE, {DETECTION: TaskResults.gather(content), **others}, {}, [])
+
+    weak = said(0.49)
+    assert "evidence:** without drift, ERM reaches 0.490, less than 0.5 box mAP@0.5.\n" in weak
+    assert "† Less than 0.5 box mAP@0.5: the panel" in weak and "chance" not in weak
+    assert "can't be read" not in said(0.51)
+    content = copy.deepcopy(files(rows=["erm"]))
+    content[0]["data"]["classes"] = 3
+    assert "† Less than 0.5 box mAP@0.5 or three times chance:" in said(
+        0.2, **{"mlp-mnist": TaskResults.gather(content)}
+    )
+
+
+def test_metrics_of_detection(detections):
+    found = metrics({DETECTION: detections(seeds=(0, 1))})[DETECTION]["erm"]
+    accuracy = detections(seeds=(0, 1)).accuracy["erm"]
+    clean, mean = accuracy[:, 0].mean(), accuracy.mean()
+    assert list(found) == ["clean", "mean_over_grid", "box_map", "mask_map_50", "mask_map"]
+    assert (found["clean"], found["mean_over_grid"]) == (pytest.approx(clean, abs=1e-6), pytest.approx(mean, abs=1e-6))
+    for name, share in (("box_map", 0.5), ("mask_map_50", 0.8), ("mask_map", 0.4)):
+        assert found[name] == pytest.approx({"clean": share * clean, "mean_over_grid": share * mean}, abs=1e-6)
+
+
 def test_normalization_is_a_control_where_it_was_taken_out(results, whole):
     result = results(rows=list(ROWS))
     text = page("t", NOTE, {"vgg11-cifar10": result}, {}, [])
@@ -113,6 +171,8 @@ def test_page_shows_the_pictures_that_it_is_given(whole, results):
     pictures = re.findall(r"!\[[^]]+\]\(figures/(\w+)\.png\)", whole)
     assert pictures == PANELS
     assert re.findall(r"^\[PDF\]\(figures/(\w+)\.pdf\)", whole, re.M) == PANELS
+    shown = page("t", NOTE, {"mlp-mnist": results()}, {}, ["figure4"])
+    assert "![Figure 4. What the detectors find in the same test images" in shown and "figures/figure4.png" in shown
     assert "figure2" not in page("t", NOTE, {"mlp-mnist": results()}, {}, ["figure1", "figure3"])
 
 

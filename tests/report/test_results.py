@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayesft.report.results import DEVICE_ROW, ROWS, TaskResults, curves_table, letters, notes, trials_table
+from bayesft.report.results import (
+    DEVICE_ROW,
+    METRICS,
+    ROWS,
+    TaskResults,
+    curves_table,
+    letters,
+    notes,
+    trials_table,
+)
+from bayesft.tasks import DETECTION
 
 DATA = {
     "name": "digits",
@@ -67,6 +77,34 @@ def test_gathering_refuses_seeds_that_do_not_belong_together(change, said):
     change(files[3])
     with pytest.raises(ValueError, match=f"seeds 0 and 3 differ in .*{said}.*dvc repro"):
         TaskResults.gather(files)
+
+
+def test_gathering_keeps_every_metric_of_detection(detections, results):
+    result = detections(seeds=(1, 0))
+    assert set(result.metrics) == set(result.accuracy) and set(result.metrics["erm"]) == set(METRICS)
+    assert np.array_equal(result.metrics["erm"]["box_map_50"], result.accuracy["erm"])
+    assert np.array_equal(result.metrics["bayesft"]["mask_map"], 0.4 * result.accuracy["bayesft"])
+    assert result.chance is None and results().chance == 0.1 and results().metrics == {}
+    assert result.at("erm", 0.3, "box_map").mean == pytest.approx(0.5 * result.at("erm", 0.3).mean)
+    assert result.over_grid("erm", "box_map").mean == pytest.approx(0.5 * result.over_grid("erm").mean)
+    assert result.at("erm", 0.5, "box_map") is None
+    some = result.only({"x": "bayesft"})
+    assert list(some.metrics) == ["x"] and some.metrics["x"] is result.metrics["bayesft"]
+
+
+@pytest.mark.parametrize("row, change", [("erm", lambda m: m.pop("box_map")), ("bayesft", lambda m: m.clear())])
+def test_gathering_refuses_seeds_of_other_metrics(detection_files, row, change):
+    content = copy.deepcopy(detection_files(seeds=(0, 3)))
+    change(content[3]["rows"][row]["metrics"])
+    with pytest.raises(ValueError, match="seeds 0 and 3 differ in metrics"):
+        TaskResults.gather(content)
+
+
+def test_gathering_refuses_a_metric_of_another_grid(detection_files):
+    content = copy.deepcopy(detection_files())
+    content[0]["rows"]["erm"]["metrics"]["mask_map"].pop()
+    with pytest.raises(ValueError, match=r"erm: mask_map of shape \(1, 3, 4\), accuracy of \(1, 4, 4\)"):
+        TaskResults.gather(content)
 
 
 def test_gathering_nothing_is_an_error():
@@ -196,7 +234,7 @@ def test_letters_of_panels(names, said):
 def test_table_of_curves_has_a_line_a_point(results):
     table = curves_table({"mlp-mnist": results(), "lenet-mnist": results(rows=["erm", "reram_v", DEVICE_ROW])})
     assert list(table.columns) == [
-        "task", "row", "sigma", "accuracy", "low", "high", "interval_over", "count", "seeds",
+        "task", "row", "metric", "sigma", "accuracy", "low", "high", "interval_over", "count", "seeds",
     ]  # fmt: skip
     assert len(table) == (len(results().rows()) + 1) * 4 + 3 * 4  # the device row is here, though in no figure
     line = table[(table.task == "lenet-mnist") & (table.row == DEVICE_ROW) & (table.sigma == 0.6)]
@@ -204,6 +242,13 @@ def test_table_of_curves_has_a_line_a_point(results):
     assert line[["accuracy", "low", "high"]].values.tolist() == [[expected.mean, expected.low, expected.high]]
     assert line[["interval_over", "count", "seeds"]].values.tolist() == [["draws", 4, "0"]]
     assert not table.duplicated(["task", "row", "sigma"]).any()
+
+
+def test_table_of_curves_says_what_was_measured(detections):
+    table = curves_table({"mlp-mnist": ONE_SEED, DETECTION: detections(), "ablation-mnist/depth": ONE_SEED})
+    assert table.groupby("task").metric.unique().map(list).to_dict() == {
+        "mlp-mnist": ["accuracy"], DETECTION: ["box mAP@0.5"], "ablation-mnist/depth": ["accuracy"],
+    }  # fmt: skip
 
 
 def test_table_of_curves_names_all_seeds():

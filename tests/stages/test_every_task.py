@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from bayesft.tasks import ABLATIONS, CLASSIFICATION, TASKS
+from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
 from bayesft.training import Trained
-from stages import ablate, adapt, boundary, download, drift, evaluate, render, search, train
+from stages import ablate, adapt, boundary, detect, detections, download, drift, evaluate, render, scenes, search, train
 from stages.common import models_folder, results_file
 from stages.parameters import load
 
@@ -65,11 +65,31 @@ def test_an_ablation_runs_with_all_its_variants(workspace, data):
     assert set(rows) == set(ABLATIONS[data].networks(tuple(ABLATIONS[data].factors)))
 
 
+def test_detection_runs_with_both_methods(workspace):
+    scenes.main(DETECTION)
+    for method in load().detection.methods:
+        detect.main(DETECTION, method, 0)
+    detections.main(DETECTION, 0)
+    rows = json.loads(results_file(DETECTION, 0).read_text())["rows"]
+    assert set(rows) == {"erm", "bayesft", "bayesft-alg1"}
+    for row in rows.values():
+        assert set(row["metrics"]) == {"box_map", "box_map_50", "mask_map", "mask_map_50"}
+        assert row["accuracy"] == row["metrics"]["box_map_50"]
+        assert ((np.array(row["accuracy"]) >= 0) & (np.array(row["accuracy"]) <= 1)).all()
+
+
 def test_the_report_of_all_of_them(workspace):
     boundary.main()
     render.main()
     figures = workspace / "reports/smoke/figures"
-    for name in ["figure1", "figure2", "figure3", "search", *(f"figure3{task.panel}" for task in TASKS.values())]:
+    for name in [
+        "figure1",
+        "figure2",
+        "figure3",
+        "figure4",
+        "search",
+        *(f"figure3{task.panel}" for task in TASKS.values()),
+    ]:
         assert (figures / f"{name}.png").stat().st_size > 5_000, name
     page = (workspace / "reports/smoke/README.md").read_text()
     assert all(task.title in page for task in TASKS.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bayesft.tasks import CLASSIFICATION
+from bayesft.tasks import CLASSIFICATION, TASKS
 from stages.parameters import ParameterError, load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -33,7 +33,7 @@ def write(tmp_path):
 def test_the_committed_parameters_are_valid():
     parameters = load(PARAMS)
     assert parameters.scale == "quick"
-    assert parameters.all_tasks == list(CLASSIFICATION)
+    assert parameters.all_tasks == list(TASKS)
     for task in CLASSIFICATION:
         methods = parameters.methods_of(task)
         assert methods[0] == "erm" and "bayesft" in methods
@@ -66,6 +66,8 @@ def test_a_variant_without_batch_norm_differs_in_this_alone():
         ("tasks", ["mlp-mnits"], ", ".join(CLASSIFICATION)),
         ("deep.tasks", ["preact51-cifar10"], "preact50-cifar10"),
         ("no_norm.methods.train", ["ftna"], "'erm', 'awp' or 'uniform'"),
+        ("detection.tasks", ["mlp-mnist"], "must be one of maskrcnn-pennfudan"),
+        ("detection.methods", ["awp"], "'erm' or 'bayesft'"),
         ("ablation.data", ["imagenet"], "mnist, cifar10"),
         ("tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
         ("ablation.factors", ["colour"], "dropout, normalization, depth, activation"),
@@ -122,6 +124,7 @@ def test_a_missing_key_is_named(tmp_path):
         ("tasks", ["mlp-mnist", "vgg11-cifar10"], "preact18-cifar10 must be in tasks or deep.tasks too"),
         ("training.uniform.rate", {"mnist": 0.5, "cifar10": 0.5}, "training.uniform.rate.gtsrb: missing"),
         ("search.sigmas", {"mnist": [0.3], "gtsrb": [0.3]}, "search.sigmas.cifar10: missing"),
+        ("detection.weights", "imagenet", "the backbone slim has only none"),
         ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),
         ("scales.quick.ablation", {}, "scales.quick.ablation.cifar10: missing"),
     ],
@@ -133,7 +136,7 @@ def test_what_contradicts_itself_is_refused(write, key, value, said):
 
 def test_a_run_needs_a_task(write, tmp_path):
     content = yaml.safe_load(PARAMS.read_text())
-    content["tasks"] = content["deep"]["tasks"] = content["no_norm"]["tasks"] = []
+    content["tasks"] = content["deep"]["tasks"] = content["detection"]["tasks"] = content["no_norm"]["tasks"] = []
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ParameterError, match="need at least one task"):
         load(tmp_path / "params.yaml")

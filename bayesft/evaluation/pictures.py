@@ -1,0 +1,144 @@
+"""Figure 4: what detectors find in a few test images, under the drift that their precision is measured with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bayesft.data.scenes import Scene
+from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.files import atomic
+from bayesft.seeds import derive_seed
+
+THRESHOLD = 0.5  # the score from which a detection is shown
+CROWD = 2  # the instances that a scene should have to be picked
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A few images with what is in them and what was found.
+
+    images: uint8 (3, H, W) each; truths: the scene of each; sigmas: the drift levels; detections: for each row, at
+    each σ, of each image, boxes (n, 4), scores (n,) and masks bool (n, H, W) of what has a score of at least THRESHOLD.
+    """
+
+    images: list[Tensor]
+    truths: list[Scene]
+    sigmas: list[float]
+    detections: dict[str, list[list[dict[str, Tensor]]]]
+
+    def __post_init__(self):
+        shapes = [tuple(image.shape) for image in self.images]
+        if not shapes or [tuple(scene.image.shape) for scene in self.truths] != shapes:
+            raise ValueError(f"images {shapes}: need at least one, and a scene of the same size for each")
+        for row, levels in self.detections.items():
+            if [len(found) for found in levels] != [len(shapes)] * len(self.sigmas):
+                raise ValueError(f"{row}: need detections for {len(self.sigmas)} levels of σ in {len(shapes)} images")
+            for found in levels:
+                for one, (_, *size) in zip(found, shapes, strict=True):
+                    count = len(one["scores"])
+                    if one["boxes"].shape != (count, 4) or one["masks"].shape != (count, *size):
+                        raise ValueError(
+                            f"{row}: {count} scores with boxes {tuple(one['boxes'].shape)} and masks "
+                            f"{tuple(one['masks'].shape)} in an image of {tuple(size)}"
+                        )
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically: the same pictures give the same bytes."""
+        tensors = {}
+        for i, (image, truth) in enumerate(zip(self.images, self.truths, strict=True)):
+            tensors |= {f"{i}.image": image, f"{i}.truth": _packed(truth.masks)}
+        for r, levels in enumerate(self.detections.values()):
+            for s, found in enumerate(levels):
+                for i, one in enumerate(found):
+                    place = f"{i}.{r}.{s}"
+                    tensors |= {f"{place}.{name}": one[name] for name in ("boxes", "scores")}
+                    tensors[f"{place}.masks"] = _packed(one["masks"])
+        about = {"images": len(self.images), "sigmas": list(self.sigmas), "rows": list(self.detections)}
+        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {"about": json.dumps(about)})  # one entry: several have no fixed order
+
+    @classmethod
+    def load(cls, path: Path) -> "Pictures":
+        """Read what `save` wrote."""
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            images = [file.get_tensor(f"{i}.image") for i in range(about["images"])]
+            truths = [Scene(image, _unpacked(file.get_tensor(f"{i}.truth"), image)) for i, image in enumerate(images)]
+
+            def found(place: str, image: Tensor) -> dict[str, Tensor]:
+                boxes, scores, masks = (file.get_tensor(f"{place}.{name}") for name in ("boxes", "scores", "masks"))
+                return {"boxes": boxes, "scores": scores, "masks": _unpacked(masks, image)}
+
+            detections = {
+                row: [
+                    [found(f"{i}.{r}.{s}", image) for i, image in enumerate(images)]
+                    for s in range(len(about["sigmas"]))
+                ]
+                for r, row in enumerate(about["rows"])
+            }
+        return cls(images, truths, about["sigmas"], detections)
+
+
+def _packed(masks: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(masks.flatten(1).cpu().numpy(), axis=1))
+
+
+def _unpacked(bits: Tensor, image: Tensor) -> Tensor:
+    _, height, width = image.shape
+    flat = np.unpackbits(bits.numpy(), axis=1, count=height * width).astype(bool)
+    return torch.from_numpy(flat.reshape(len(bits), height, width))
+
+
+def detection_pictures(
+    networks: Mapping[str, nn.Module],
+    scenes: Sequence[Scene],
+    fault: FaultModel,
+    sigmas: Sequence[float],
+    key: tuple,
+    count: int = 2,
+    parameters: str = "all",
+) -> Pictures:
+    """What each of `networks`, by row, finds in `count` of `scenes` at each σ: draw number 0 of `key`.
+
+    `key` names the draws as it does for the grid of precisions, so these are copies that were measured there. It also
+    picks the images: nobody chooses them. They have at least CROWD instances each where there are enough such scenes.
+
+    Raises ValueError when there is no network, σ or scene to show, and for a negative σ.
+    """
+    from bayesft.evaluation.detection import detect  # imports what figures can do without
+
+    if not networks or not len(sigmas) or not all(sigma >= 0 for sigma in sigmas):
+        raise ValueError(f"networks {list(networks)} at sigmas {list(sigmas)}: need at least one each, no negative σ")
+    shown = [scenes[i] for i in _pick(scenes, key, count)]
+    detections = {}
+    for row, model in networks.items():
+        detections[row] = []
+        for sigma in sigmas:
+            copy = drifted_parameters(model, fault, sigma, key, 0, parameters) if sigma else {}
+            found = detect(model, [scene.image for scene in shown], copy)
+            sure = [one["scores"] >= THRESHOLD for one in found]
+            detections[row].append(
+                [
+                    {name: one[name][kept] for name in ("boxes", "scores", "masks")}
+                    for one, kept in zip(found, sure, strict=True)
+                ]
+            )
+    return Pictures([scene.image for scene in shown], shown, [float(sigma) for sigma in sigmas], detections)
+
+
+def _pick(scenes: Sequence[Scene], key: tuple, count: int) -> list[int]:
+    """The numbers of `count` scenes, or of all where there are fewer."""
+    if not len(scenes) or count < 1:
+        raise ValueError(f"{count} of {len(scenes)} scenes: need at least one")
+    crowded = [i for i, scene in enumerate(scenes) if len(scene.masks) >= CROWD]
+    among = crowded if len(crowded) >= count else range(len(scenes))
+    rng = np.random.default_rng(derive_seed(*key, "pictures"))
+    return sorted(rng.choice(among, min(count, len(among)), replace=False).tolist())
