@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, LogNormalDrift, drifted_parameters, monte_carlo
+from bayesft.drift.montecarlo import in_every_place
 from bayesft.evaluation.statistics import estimate, paired
 from bayesft.models import Site, dropout, find_sites
 from bayesft.models.dropout import LAYERS
@@ -112,6 +113,8 @@ def harden(
             counts = ", ".join(f"{len(part.images.tensors)} for {name}" for name, part in parts.items())
             raise ValueError(f"the data differ in the number of inputs: {counts}")
         loss, metric = _loss_and_metric(loss, metric, parts["train"].labels, settings)
+        if not drifted_parameters(start, fault, 1.0, (), 0, parameters):
+            raise ValueError(f"parameters = {parameters!r}: the network has none that drift")
         start, sites = _prepare(start, parts["train"].images[:1], sites, settings.granularity)
         given = _rates(rates, "rates", sites)
         control = _rates(uniform, "uniform", sites)
@@ -342,31 +345,22 @@ def _under_drift(
     first = Split(_Columns(data.images[:BATCH]), data.labels[:BATCH])
     value = _metric(model, {}, first, metric)
     one_an_example = isinstance(value, Tensor) and value.shape == (len(first),)
-    # `monte_carlo` is faster, but its channels-last tensors break a `view` in code that is unknown here, and a module
-    # that stands in two places would come back drifted.
+    # `monte_carlo` is faster, but its channels-last tensors break a `view` in code that is unknown here.
     known = all(type(module).__module__.split(".")[0] in ("torch", "torchvision") for module in model.modules())
-    shared = len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters()))
-    if one_an_example and known and not shared and len(data.images.tensors) == 1:
+    if one_an_example and known and len(data.images.tensors) == 1:
         images = data.images.tensors[0]
         return monte_carlo(model, images, data.labels, metric, fault, sigma, range(draws), key, which)
-    own, values = dict(model.named_parameters()), []
+    values = []
     for draw in range(draws):
         drifted = drifted_parameters(model, fault, sigma, key, draw, which)
-        copies = {id(own[name]): theta.contiguous() for name, theta in drifted.items()}
-        places = {
-            f"{name}.{kind}".removeprefix("."): copies[id(theta)]
-            for name, module in model.named_modules()
-            for kind, theta in module._parameters.items()
-            if id(theta) in copies
-        }
-        values.append(_number(_metric(model, places, data, metric), len(data)))
+        copies = in_every_place(model, {name: theta.contiguous() for name, theta in drifted.items()})
+        values.append(_number(_metric(model, copies, data, metric), len(data)))
     return torch.tensor(values, dtype=torch.float64)
 
 
 def _metric(model: nn.Module, copies: dict[str, Tensor], data: Split, metric: Metric) -> Tensor | float:
     """The metric over all outputs of a copy of the network, each parameter of which is named once a module."""
     batches = [data.images[start : start + BATCH] for start in range(0, len(data), BATCH)]
-    # Tied by the caller: `functional_call` would tie by name, and put a copy back for a module with two names.
     outputs = [functional_call(model, copies, batch, tie_weights=False) for batch in batches]
     return metric(_joined(outputs), data.labels)
 

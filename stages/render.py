@@ -5,9 +5,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from bayesft.evaluation.pictures import Pictures
-
 from bayesft.evaluation.boundary import Boundaries
+from bayesft.evaluation.pictures import Pictures
 from bayesft.files import write_text
 from bayesft.report import figures
 from bayesft.report.page import metrics, page
@@ -62,7 +61,8 @@ def main(what: str = "all") -> None:
         # Real photographs may not be passed on, so their picture stays out of the report, which git holds.
         drawn = result.data["source"] == "embedded"
         where = folder / "figures" if drawn else Path("data/figures") / p.scale
-        figures.figure_4(Pictures.load(pictures_file(DETECTION, result.seeds[0])), where, note)
+        shown = f"data: {result.data['name']} ({result.data['source']}); seed {result.seeds[0]}; {note}"
+        figures.figure_4(Pictures.load(pictures_file(DETECTION, result.seeds[0])), where, shown)
         if drawn:
             pictures.append("figure4")
         else:

@@ -38,6 +38,18 @@ class Shared(nn.Module):
         return self.logits(self.relu(self.again(self.relu(self.hidden(self.relu(self.first(x)))))))
 
 
+class Tied(nn.Module):
+    """One weight in two modules, and one module in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.logits = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.second.weight, self.third = self.first.weight, self.second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.third(self.second(self.first(x).relu()).relu()).relu())
+
+
 class Functional(nn.Module):
     """Activations as functions, and a `view`, which needs contiguous maps."""
 
@@ -144,11 +156,12 @@ def regression(count: int, part: int) -> tuple[Tensor, Tensor]:
 
 TAGGING = {"loss": tag_loss, "metric": tag_accuracy}
 FAMILIES = {  # network, data, what else to say, how many sites
-    "resnet18": (lambda: ResNet(BasicBlock, [2, 2, 2, 2], num_classes=3), images, {}, 9),
+    "resnet": (lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3), images, {}, 5),
     "vgg11": (vgg, lambda count, part: images(8, part, 32), {}, 10),
     "mobilenet": (mobilenet, images, {}, 8),
     "vit": (vit, images, {}, 2),
     "shared": (Shared, rows, {}, 1),
+    "tied": (Tied, rows, {}, 2),
     "functional": (Functional, images, {}, 2),
     "sequential": (mlp, rows, {}, 2),
     "two inputs": (TwoInputs, two_inputs, {}, 1),
@@ -332,21 +345,6 @@ def test_a_recurrent_layer_that_gives_the_output_has_no_site():
         harden(Last, rows(40), rows(30, 1), **TINY)
 
 
-class Tied(nn.Module):
-    """One weight in two modules, and one module in two places."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.logits = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
-        self.second.weight, self.third = self.first.weight, self.second
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.logits(self.third(self.second(self.first(x).relu()).relu()).relu())
-
-
-FAMILIES["tied"] = (Tied, rows, {}, 2)
-
-
 @pytest.mark.parametrize("family", ["sequential", "two inputs", "tagger", "functional", "shared", "tied"])
 def test_drifted_copies_are_those_of_the_study(family):
     make, data, options, _ = FAMILIES[family]
@@ -469,6 +467,8 @@ ERRORS = {
     "a rate of 1": ({"rates": 1.0}, "one rate in"),
     "a negative rate": ({"uniform": -0.1}, "one rate in"),
     "rates": ({"rates": [0.1]}, "each of 2 sites"),
+    "unknown parameters": ({"parameters": "biases"}, "must be one of all, weights"),
+    "nothing drifts": ({"model": lambda: nn.Sequential(nn.PReLU()), "parameters": "weights"}, "none that drift"),
     "one draw": ({"draws": 1}, "two draws"),
     "sigma": ({"evaluate_sigmas": (0.1, -0.3)}, "at least 0"),
 }

@@ -116,7 +116,21 @@ def _copies_within(memory_mib: int, model: nn.Module) -> int:
 
 def _one_by_one(model: nn.Module, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
     for copy in drifted:
-        yield functional_call(model, copy, (x,))
+        yield functional_call(model, in_every_place(model, copy), (x,), tie_weights=False)
+
+
+def in_every_place(model: nn.Module, copy: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The drifted parameters once for each module that holds them, for a call without PyTorch's own tying of weights.
+
+    That tying goes by name: it exchanges the parameter of a module with two names twice, and leaves the copy in it.
+    """
+    drifted = {id(theta): copy[name] for name, theta in model.named_parameters() if name in copy}
+    return {
+        f"{name}.{kind}".removeprefix("."): drifted[id(theta)]
+        for name, module in model.named_modules()
+        for kind, theta in module._parameters.items()
+        if id(theta) in drifted
+    }
 
 
 # Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
@@ -183,8 +197,7 @@ class _SharedStart:
             stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
             features = 1  # (B, T · channels, H, W)
         shares = self.after(stacked).chunk(len(drifted), dim=features)
-        own = {name for name, _ in self.rest.named_parameters()}
         for copy, share in zip(drifted, shares, strict=True):
             if share.dim() == 4:
                 share = share.contiguous(memory_format=torch.channels_last)
-            yield functional_call(self.rest, {n: theta for n, theta in copy.items() if n in own}, (share,))
+            yield functional_call(self.rest, in_every_place(self.rest, copy), (share,), tie_weights=False)

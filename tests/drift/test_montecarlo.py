@@ -335,3 +335,30 @@ def test_a_negative_level_is_refused():
 def test_unknown_parameters_are_refused_and_the_allowed_named(sigma):
     with pytest.raises(ValueError, match="'biases': must be one of all, weights"):
         estimate(small(), *small_data(), sigma=sigma, parameters="biases")
+
+
+@pytest.mark.parametrize("tied", ["module", "parameter"])
+def test_what_stands_in_two_places_drifts_in_both_and_comes_back(tied):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.second = self.first if tied == "module" else nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(self.first(x).relu())
+
+    model = Twice()
+    before = {name: theta.detach().clone() for name, theta in model.named_parameters()}
+    images, labels = torch.randn(6, 4), torch.zeros(6)
+    found = monte_carlo(model, images, labels, lambda out, _: out.sum(1), LogNormalDrift(), 0.5, [0], ("k",))
+    own = dict(model.named_parameters())
+    assert own.keys() == before.keys()
+    assert all(torch.equal(own[name], before[name]) and own[name].requires_grad for name in before)
+    drifted = drifted_parameters(model, LogNormalDrift(), 0.5, ("k",), 0)
+    with torch.no_grad():
+        for name, theta in drifted.items():
+            own[name].copy_(theta)
+        expected = model(images).sum(1).mean()
+    torch.testing.assert_close(found[0].float(), expected)

@@ -20,6 +20,7 @@ LAYERS = [
     "training",
     "search",
     "evaluation",
+    "harden",
     "report",
 ]
 INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks"}
