@@ -15,3 +15,8 @@ def one_thread() -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items):
+    """The fast tests first: those that run the pipeline, or its stages, take minutes."""
+    items.sort(key=lambda item: (item.get_closest_marker("pipeline") is not None, "test_every_task.py" in item.nodeid))

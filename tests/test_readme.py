@@ -11,11 +11,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_example_for_your_own_network_runs(capsys):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    names: dict = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        exec(compile(code, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert float(re.search(r"tensor\(([\d.]+)", printed)[1]) > 0.5  # chance is a third
+        exec(compile(code, "README.md", "exec"), names)
+    assert "dropout rates: 1 " in capsys.readouterr().out
+    table = names["result"].table
+    assert set(table.network) == {"plain", "hardened", "search end", "uniform"}
+    assert (table[table.sigma == 0].metric > 0.5).all()  # chance is a third
+    assert not names["hardened"].training
 
 
 def test_the_pictures_and_files_of_the_readme_exist():
