@@ -142,6 +142,7 @@ def harden(
 
         probes = _probe(start, parts, loss, metric, recipe.batch_size, sites, settings.bounds[1])
         about = (recipe, settings, fault, parameters, sites, given, control, random, seed, probes)
+        about += (_function(loss), _function(metric), torch.__version__)
         folder = Path(checkpoint) / _digest(start, parts, *about) if checkpoint else None
         with Checkpoint(folder) if folder else nullcontext() as held:
             problem = _Problem(
@@ -405,6 +406,14 @@ def _log(trials: list[Trial], sites: list[Site]) -> pd.DataFrame:
     rows = [dict(zip(names, trial.rates, strict=True)) | asdict(trial) for trial in trials]
     columns = [field for field in Trial.__dataclass_fields__ if field != "rates"]
     return pd.DataFrame(rows, columns=["number", *names, *columns[1:]])
+
+
+def _function(function: Callable) -> tuple:
+    """What tells a loss or a metric from another one: its name, and its own code where that is Python."""
+    code = getattr(function, "__code__", None)
+    numbers = [c for c in code.co_consts if isinstance(c, (int, float, str, tuple))] if code else []
+    own = (code.co_code.hex(), code.co_names, repr(numbers)) if code else repr(type(function))
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", ""), own
 
 
 def _digest(model: nn.Module, parts: dict[str, Split], *about: object) -> str:

@@ -11,7 +11,7 @@ Acquisition = Literal["ei", "mean", "lcb"]
 class Settings(BaseModel):
     """A block of settings: immutable, and no key that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Recipe(Settings):

@@ -1,8 +1,8 @@
 """Stage `code`: for every other stage, the list of the code that it runs, with checksums.
 
-A stage depends on its list and not on the files, so its dependencies are exact without anyone keeping them: a change
-re-runs what imports the changed file, directly or not, and nothing else. Plumbing decides no result and is left out:
-what it passes on is tracked as parameters.
+A stage depends on its list and not on the files, so nobody has to keep its dependencies: a change re-runs what imports
+the changed file, directly or not, also where it imports more than it uses (all data sets, say). Plumbing decides no
+result and is left out: what it passes on is tracked as parameters, or is in SPECIFICATIONS.
 """
 
 import ast
@@ -17,8 +17,9 @@ PLUMBING = {
     "stages/common.py",
     "stages/parameters.py",
     "bayesft/__init__.py",
-    "bayesft/settings.py",
 }
+# What plumbing passes on and params.yaml does not hold: networks, data sets, the settings' defaults.
+SPECIFICATIONS = (Path("bayesft/tasks.py"), Path("bayesft/settings.py"))
 # The stages that import the module of their method alone have a list for each method.
 METHODS = {"train": ("erm", "awp", "uniform"), "adapt": ("ftna", "reram_v"), "drift": ("drift_aware",)}
 PLAIN = ("download", "boundary", "ablate", "search", "evaluate", "scenes", "detect", "detections", "render")
@@ -37,10 +38,13 @@ def main() -> None:
 
 def imported_by(files: list[Path]) -> set[str]:
     """`files` and all that they import of this project, directly or not, without plumbing and what only it imports."""
-    seen, todo = set(), {file.as_posix() for file in files}
+    seen, todo = set(), {file.as_posix() for file in (*files, *SPECIFICATIONS)}
     while todo:
         file = todo.pop()
         seen.add(file)
+        table = Path(file).with_suffix(".sha256")  # checksums that stand beside the code
+        if table.exists():
+            seen.add(table.as_posix())
         todo |= direct_imports(Path(file)) - seen - PLUMBING
     return seen
 

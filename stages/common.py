@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from bayesft.files import checksum, write_text
@@ -18,6 +19,8 @@ from stages.parameters import ParameterError, Parameters, load
 
 # Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
+# Packages, beside torch, that decide results.
+DECIDING = ("numpy", "scikit-learn", "scikit-optimize", "torchvision", "torchmetrics", "pycocotools")
 # Code that decides no result: a change there must not discard checkpoints.
 NO_RESULTS = ("bayesft/report/", "stages/render.py", "stages/check.py", "stages/code.py")
 
@@ -52,7 +55,7 @@ def networks_of(task: str, seed: int, methods: Sequence[str]) -> list[Path]:
     """
     folder = models_folder(task, seed)
     for leftover in folder.iterdir():
-        if leftover.name not in methods:
+        if leftover.is_dir() and leftover.name not in methods:
             shutil.rmtree(leftover)
     return [file for method in methods for file in sorted((folder / method).glob("*.safetensors"))]
 
@@ -109,7 +112,7 @@ def stage(
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32 where drift is evaluated
     key = [repr(matters(parameters)), [checksum(path) for path in inputs], code_digest(), torch.__version__]
-    key += [device, parameters.threads, platform.machine()]
+    key += [device, parameters.threads, platform.machine(), *map(version, DECIDING)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     began = time.perf_counter()
     with held(Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}")) as checkpoint:

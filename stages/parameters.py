@@ -175,12 +175,8 @@ class DetectorLength(Settings):
     clip_norm: PositiveFloat
 
 
-class DetectorSearch(Settings):
-    trials: PositiveInt
-    initial: PositiveInt
-    epochs: PositiveInt
-    draws: int = Field(ge=2)
-    bounds: tuple[float, float]
+class DetectorSearch(SearchBudget):
+    granularity: Literal["stage"] = "stage"  # a detector's sites are its parts
 
 
 class DetectionBudget(Settings):
@@ -283,7 +279,7 @@ class Parameters(Settings):
         """The methods of a task, variants included, in the order in which reports show them."""
         groups = (self.deep.methods if task in self.deep.tasks else self.methods).model_dump().values()
         chosen = {m for group in groups for m in group}
-        methods = [m for m in ORDER if m in chosen]
+        methods = [m for m in ORDER if m in chosen] + sorted(chosen - set(ORDER))
         if task in self.no_norm.tasks:
             controls = {m for group in self.no_norm.methods.model_dump().values() for m in group}
             methods += [m + NO_NORM for m in ORDER if m in controls]
@@ -333,6 +329,17 @@ def _contradictions(p: Parameters) -> list[str]:
             f"methods.train = {list(p.methods.train)}: must have erm, since {', '.join(p.methods.adapt)} "
             "(methods.adapt) start from it"
         )
+    for key, tasks, groups in (("methods", p.tasks, p.methods), ("deep.methods", p.deep.tasks, p.deep.methods)):
+        if tasks and not any(groups.model_dump().values()):
+            wrong.append(f"{key}: {', '.join(tasks)} need at least one method")
+    budgets = {f"tasks.{t}": p.chosen_scale.tasks.get(t) for t in (*p.tasks, *p.deep.tasks)}
+    for name, budget in {**budgets, "detection": p.chosen_scale.detection}.items():
+        if budget and budget.search.initial >= budget.search.trials:
+            search = budget.search
+            wrong.append(
+                f"scales.{p.scale}.{name}.search.initial = {search.initial}: must be less than trials = "
+                f"{search.trials}, or every trial is random"
+            )
     for task in p.deep.tasks:
         if task in p.tasks:
             wrong.append(f"deep.tasks = {list(p.deep.tasks)}: {task} is in tasks already; it can be in one of them")

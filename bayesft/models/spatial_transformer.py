@@ -30,8 +30,10 @@ class Transformer(nn.Module):
             self.localization[-1].bias.copy_(torch.eye(2, 3).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = F.affine_grid(self.localization(x).view(-1, 2, 3), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False)
+        theta = self.localization(x).view(-1, 2, 3).float()  # half precision is a tenth of a pixel
+        with torch.autocast(x.device.type, enabled=False):
+            grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x.float(), grid, align_corners=False)
 
 
 def spatial_transformer(outputs: int = 43, width: float = 1.0, normalization: str | None = "batch") -> nn.Sequential:

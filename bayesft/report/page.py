@@ -10,6 +10,7 @@ from bayesft.report.results import DEVICE_ROW, METRICS, ROWS, TaskResults, lette
 from bayesft.tasks import ABLATIONS, TASKS
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
+COARSE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.2)  # of a grid without 0.3
 DETECTION_LEVELS = (0.0, 0.2, 0.4, 0.6)
 TOO_WEAK = 0.5  # a detector below this clean box mAP@0.5 is no evidence
 MISSING = "–"
@@ -113,7 +114,12 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     parts += [
         f"{_capital(TASKS[task].metric)} on {result.data['images_used']['test']:,} test images, mean ± "
         f"{result.band()}. Then the mean over the grid σ = 0 … {result.sigmas[-1]:g}"
-        + (f", and BayesFT's mean minus the row's, paired by {pairs}." if "bayesft" in result.accuracy else "."),
+        + (
+            f", and BayesFT's mean minus the row's, paired by {pairs} (draws are "
+            "shared where networks have the same parameters)."
+            if "bayesft" in result.accuracy
+            else "."
+        ),
         _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
     ]
     if all(row in result.accuracy for row in ("erm", "erm-no-norm", "bayesft", "bayesft-no-norm")):
@@ -170,7 +176,8 @@ def _show(e: Estimate | None, sign: bool = False) -> str:
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
     table = {}
     for row, name in names.items():
-        levels = DETECTION_LEVELS if result.chance is None else LEVELS
+        levels = LEVELS if result.at(row, 0.3) else COARSE_LEVELS
+        levels = DETECTION_LEVELS if result.chance is None else levels
         cells = {f"σ = {level:g}": _show(result.at(row, level)) for level in levels}
         cells["mean"] = _show(result.over_grid(row))
         if reference in result.accuracy:

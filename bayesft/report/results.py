@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from bayesft.evaluation.statistics import Estimate, estimate, paired
+from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.tasks import TASKS
 
 # Rows in the order in which figures and tables show them, and their names there.
@@ -104,23 +104,34 @@ class TaskResults:
 
     def curve(self, row: str) -> list[Estimate]:
         """The accuracy of a row at each σ."""
-        return [estimate(self.accuracy[row][:, i]) for i in range(len(self.sigmas))]
+        return [self._estimate(self.accuracy[row][:, i], row) for i in range(len(self.sigmas))]
 
     def at(self, row: str, sigma: float, metric: str | None = None) -> Estimate | None:
         """The accuracy of a row at `sigma`, or another `metric`, or None where the grid has no such point."""
         found = np.flatnonzero(np.isclose(self.sigmas, sigma))
-        return estimate(self._values(row, metric)[:, found[0]]) if len(found) else None
+        return self._estimate(self._values(row, metric)[:, found[0]], row) if len(found) else None
 
     def over_grid(self, row: str, metric: str | None = None) -> Estimate:
         """The mean accuracy of a row over the grid of σ, or that of another `metric`."""
-        return estimate(self._values(row, metric).mean(1))
+        return self._estimate(self._values(row, metric).mean(1), row)
 
     def _values(self, row: str, metric: str | None) -> np.ndarray:
         return self.accuracy[row] if metric is None else self.metrics[row][metric]
 
     def difference(self, first: str, second: str) -> Estimate:
         """The mean accuracy over the grid of one row minus another's, paired by seed or by draw."""
-        return paired(self.accuracy[first].mean(1), self.accuracy[second].mean(1))
+        if self.accuracy[first].shape != self.accuracy[second].shape:
+            raise ValueError(f"{first} and {second} were measured with other seeds or draws, and can't be paired")
+        return self._estimate(self.accuracy[first].mean(1) - self.accuracy[second].mean(1), first, second)
+
+    def _estimate(self, values: np.ndarray, *rows: str) -> Estimate:
+        """The mean of `values` (seeds, draws). Draws of a row that was programmed on a few devices share the error of
+        their device, so with one seed the interval is over the devices: draw t met device t modulo their number."""
+        devices = max(self.about[row][0].get("devices", 1) for row in rows)
+        if len(values) > 1 or devices == 1 or values.shape[1] < devices:
+            return estimate(values)
+        by_device = np.array([[values[0, i::devices].mean() for i in range(devices)]])
+        return replace(estimate(by_device), mean=float(values.mean()), over="devices")
 
     @property
     def chance(self) -> float | None:
@@ -137,7 +148,9 @@ class TaskResults:
         if len(self.seeds) > 1:
             numbers = ", ".join(map(str, self.seeds))
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
-        return f"95 % interval over {draws} drift draws (one training seed, {self.seeds[0]})"
+        devices = max(about.get("devices", 1) for about in (self.about[row][0] for row in self.accuracy))
+        of_devices = f"; ReRAM-V: over its {devices} devices" if devices > 1 else ""
+        return f"95 % interval over {draws} drift draws{of_devices} (one training seed, {self.seeds[0]})"
 
     def images(self) -> str:
         """Which images, from where and how many, in words."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,3 +284,29 @@ def test_table_of_trials_of_networks_with_other_numbers_of_sites(files):
     assert table[table.search == "random"][["rate_3", "rate_4"]].isna().all(axis=None)
     assert table[table.search == "bayesft"].iloc[0][["rate_3", "rate_4"]].tolist() == [0.3, 0.4]
     assert set(table[table.task == "x"].search) == {"bayesft", "bayesft-no-norm"}
+
+
+def test_draws_on_a_few_devices_are_no_independent_measurements():
+    draws = [[0.9, 0.5, 0.1, 0.9, 0.5, 0.1]] * 2  # three devices, each of which gives its own value twice
+    rows = {
+        "erm": {"accuracy": [[0.5] * 6] * 2, "about": {"epochs": 1}},
+        "reram_v": {"accuracy": draws, "about": {"epochs": 1, "devices": 3}},
+    }
+    data = {
+        "name": "digits",
+        "source": "embedded",
+        "classes": 10,
+        "images_used": {"train": 1, "validation": 1, "test": 1},
+    }
+    result = TaskResults.gather({0: {"sigmas": [0.0, 0.3], "data": data, "rows": rows}})
+    e = result.at("reram_v", 0.0)
+    assert (e.over, e.count) == ("devices", 3)
+    assert e.mean == pytest.approx(0.5) and e.half_width == pytest.approx(t_half_width([0.9, 0.5, 0.1]))
+    assert result.difference("erm", "reram_v").half_width == pytest.approx(t_half_width([0.9, 0.5, 0.1]))
+    assert result.at("erm", 0.0).over == "draws"
+    assert "ReRAM-V: over its 3 devices" in result.band()
+
+
+def test_rows_of_other_draws_cannot_be_paired():
+    with pytest.raises(ValueError, match="can't be paired"):
+        replace(ONE_SEED, accuracy={"a": np.zeros((1, 2, 3)), "b": np.zeros((1, 2, 4))}).difference("a", "b")

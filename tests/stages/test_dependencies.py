@@ -79,6 +79,15 @@ def test_a_list_holds_what_is_imported_on_the_way_and_no_plumbing():
     assert not any(file.startswith(("bayesft/report/", "bayesft/evaluation/")) for file in found)
 
 
+def test_what_only_plumbing_passes_on_is_in_every_list():
+    for stage in code.PLAIN:
+        assert {"bayesft/tasks.py", "bayesft/settings.py"} <= files_of(stage), stage
+
+
+def test_the_checksums_beside_the_code_are_in_its_list():
+    assert "bayesft/data/pennfudan.sha256" in files_of("scenes")
+
+
 def test_training_without_drift_does_not_depend_on_the_drift_model():
     for stage, methods in (("download", [""]), ("ablate", [""]), ("train", code.METHODS["train"]), ("adapt", ["ftna"])):
         for method in methods:

@@ -62,6 +62,8 @@ def test_a_variant_without_batch_norm_differs_in_this_alone():
     ("key", "value", "said"),
     [
         ("sigma_max", -1, "greater than 0"),
+        ("sigma_max", float("inf"), "finite number"),
+        ("scales.quick.detection.search.bounds", [0.5, 0.3], "0 <= lower < upper < 1"),
         ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
         ("tasks", ["mlp-mnits"], ", ".join(CLASSIFICATION)),
         ("deep.tasks", ["preact51-cifar10"], "preact50-cifar10"),
@@ -124,6 +126,9 @@ def test_a_missing_key_is_named(tmp_path):
         ("tasks", ["mlp-mnist", "vgg11-cifar10"], "preact18-cifar10 must be in tasks or deep.tasks too"),
         ("training.uniform.rate", {"mnist": 0.5, "cifar10": 0.5}, "training.uniform.rate.gtsrb: missing"),
         ("search.sigmas", {"mnist": [0.3], "gtsrb": [0.3]}, "search.sigmas.cifar10: missing"),
+        ("methods", {"train": [], "adapt": [], "drift": [], "search": []}, "need at least one method"),
+        ("scales.quick.tasks.mlp-mnist.search.initial", 12, "search.initial = 12: must be less than trials = 12"),
+        ("scales.quick.detection.search.initial", 50, "search.initial = 50: must be less than trials"),
         ("detection.weights", "imagenet", "the backbone slim has only none"),
         ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),
         ("scales.quick.ablation", {}, "scales.quick.ablation.cifar10: missing"),
