@@ -505,3 +505,18 @@ def test_a_metric_that_drift_makes_nan_stops_the_search_and_says_so():
     seen = []
     with pytest.raises(ValueError, match="not finite on a drifted copy"):
         harden(mlp, rows(40), rows(30, 1), metric=metric, **TINY)
+
+
+def test_a_checkpoint_is_not_taken_for_that_of_another_metric_of_equal_value(tmp_path):
+    """Both metrics are zero on any network that is not perfect, and their trials are not."""
+
+    def shape_of(out, y):
+        return (out.argmax(1) == y).float() * 0
+
+    def sign_of(out, y):
+        return (out.argmax(1) != y).float() * 0
+
+    for metric in (shape_of, sign_of):
+        harden(mlp, rows(40), rows(30, 1), metric=metric, loss=F.cross_entropy, checkpoint=tmp_path, **TINY)
+    folders = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(folders) == 2
