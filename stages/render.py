@@ -67,7 +67,7 @@ def main(what: str = "all") -> None:
             pictures.append("figure4")
         else:
             print(f"render: figure 4 shows photographs that may not be passed on; it is in {where}, outside git")
-    searched = {task: result for task, result in tasks.items() if any("trials" in a[0] for a in result.about.values())}
+    searched = {task: result for task, result in tasks.items() if result.searches()}
     if searched:
         figures.figure_search(searched, folder / "figures", note)
         pictures.append("search")

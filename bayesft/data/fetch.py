@@ -55,13 +55,13 @@ def fetch(source: Source, folder: Path, mirror: str | None = None, set_name: str
     found = fetch_mirrored(source.name, folder, mirror, set_name, source.problem)
     if found:
         return found
-    failures = [f"{place}: not there" for place in _mirror_places(source.name, mirror, set_name)]
+    failures = [f"{place}: not there" for place in mirror_places(source.name, mirror, set_name)]
     target = Path(folder) / source.name
     for url in source.urls:
         try:
-            _copy_verified(url, target, source.problem)
+            copy_verified(url, target, source.problem)
             return target
-        except _Damaged as damage:
+        except Damaged as damage:
             failures.append(str(damage))
         except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{url}: {type(error).__name__}: {error}")
@@ -85,11 +85,11 @@ def fetch_mirrored(name: str, folder: Path, mirror: str | None, set_name: str, p
         if problem(target) is None:
             return target
         target.unlink()  # damaged since it was fetched: fetch it again
-    for place in _mirror_places(name, mirror, set_name):
+    for place in mirror_places(name, mirror, set_name):
         try:
-            _copy_verified(place, target, problem)
+            copy_verified(place, target, problem)
             return target
-        except _Damaged as damage:
+        except Damaged as damage:
             raise FetchError(
                 f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
             ) from None
@@ -105,7 +105,7 @@ def listed_in_sums(name: str, mirror: str, set_name: str) -> Problem:
     """A check of the file `name` against the mirror's own list of checksums, `SHA256SUMS` at its root."""
 
     def problem(path: Path) -> str | None:
-        place = _mirror_places(SUMS, mirror, "")[0]
+        place = mirror_places(SUMS, mirror, "")[0]
         try:
             if isinstance(place, Path):
                 text = place.read_text("utf-8")
@@ -158,7 +158,7 @@ def _expect(path: Path, name: str, is_file: bool, size: int, expected: re.Patter
         raise ValueError(f"{path}: unexpected member {name!r} ({size} bytes)")
 
 
-def _mirror_places(name: str, mirror: str | None, set_name: str) -> list[str | Path]:
+def mirror_places(name: str, mirror: str | None, set_name: str) -> list[str | Path]:
     """Where a mirror may hold the file `name`."""
     if not mirror:
         return []
@@ -166,8 +166,8 @@ def _mirror_places(name: str, mirror: str | None, set_name: str) -> list[str | P
     return [f"{mirror.rstrip('/')}/{n}" if "://" in mirror else Path(mirror) / n for n in names]
 
 
-class _Damaged(Exception):
-    pass
+class Damaged(Exception):
+    """A copy is not the published file: the message says where it was, and what is wrong with it."""
 
 
 def _not_there(error: Exception) -> bool:
@@ -185,7 +185,8 @@ def _differs(path: Path, algorithm: str, expected: str) -> str | None:
     return f"{path.stat().st_size} bytes with {algorithm} {found}, expected {algorithm} {expected}"
 
 
-def _copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
+def copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
+    """Copy or download `place`, a path or an address, to `target`; raises Damaged where there is a problem with it."""
     with atomic(target) as temporary:
         if isinstance(place, Path):
             shutil.copyfile(place, temporary)
@@ -193,7 +194,7 @@ def _copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
             _download(place, temporary)
         found = problem(temporary)
         if found is not None:
-            raise _Damaged(f"{place}: {found}")
+            raise Damaged(f"{place}: {found}")
 
 
 def _download(url: str, path: Path) -> None:

@@ -7,19 +7,15 @@ is used only when every image in it is the one that the table knows.
 import hashlib
 import http.client
 import io
-import shutil
-import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from bayesft.data.fetch import TIMEOUT_S, FetchError
+from bayesft.data.fetch import Damaged, FetchError, copy_verified, mirror_places
 from bayesft.data.images import PARTS
 from bayesft.data.scenes import Scene, Scenes, as_scene
-from bayesft.files import atomic
 from bayesft.seeds import derive_seed
 
 NAME = "PennFudanPed.zip"
@@ -74,10 +70,6 @@ def _scene(members: dict[str, bytes], name: str, size: int | None) -> Scene:
     return as_scene(np.asarray(photograph), np.asarray(instances))
 
 
-class _Damaged(Exception):
-    pass
-
-
 def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
     """The images of the archive, by name, each as the table knows it; fetches the archive where it must."""
     target = folder / NAME
@@ -85,20 +77,24 @@ def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
     if target.exists():
         try:
             return read_verified(target)
-        except _Damaged as damage:
+        except Damaged as damage:
             target.unlink()  # damaged since it was fetched: fetch it again
             failures.append(f"{damage} (now removed)")
-    for place, from_mirror in _places(mirror):
+    members: dict[str, bytes] = {}
+
+    def problem(path: Path) -> str | None:
         try:
-            with atomic(target) as temporary:
-                _copy(place, temporary)
-                try:
-                    members = read_verified(temporary)
-                except _Damaged as damage:
-                    raise _Damaged(f"{place}: {str(damage).removeprefix(f'{temporary}: ')}") from None
+            members.update(read_verified(path))
+        except Damaged as damage:
+            return str(damage).removeprefix(f"{path}: ")
+        return None
+
+    for place in [*mirror_places(NAME, mirror, SET_NAME), URL]:
+        try:
+            copy_verified(place, target, problem)
             return members
-        except _Damaged as damage:
-            if from_mirror:
+        except Damaged as damage:
+            if place != URL:
                 raise FetchError(
                     f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
                 ) from None
@@ -112,33 +108,10 @@ def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
     )
 
 
-def _places(mirror: str | None) -> list[tuple[str | Path, bool]]:
-    places: list[tuple[str | Path, bool]] = []
-    if mirror and "://" in mirror:
-        base = mirror.rstrip("/")
-        places = [(f"{base}/{SET_NAME}/{NAME}", True), (f"{base}/{NAME}", True)]
-    elif mirror:
-        places = [(Path(mirror) / SET_NAME / NAME, True), (Path(mirror) / NAME, True)]
-    return [*places, (URL, False)]
-
-
-def _copy(place: str | Path, path: Path) -> None:
-    if isinstance(place, Path):
-        shutil.copyfile(place, path)
-        return
-    with urllib.request.urlopen(place, timeout=TIMEOUT_S) as response, open(path, "wb") as file:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        with tqdm(desc=NAME, total=total, unit="B", unit_scale=True, leave=False) as bar:
-            while block := response.read(1 << 18):
-                file.write(block)
-                bar.update(len(block))
-
-
 def read_verified(path: Path) -> dict[str, bytes]:
     """The images in the archive at `path`, by name. Other files in it (annotations, a readme) are ignored.
 
-    Raises _Damaged, naming a member, unless the images are exactly those of the table.
+    Raises Damaged, naming a member, unless the images are exactly those of the table.
     """
     expected = {name: digest for digest, name in (line.split() for line in TABLE.read_text("utf-8").splitlines())}
     members: dict[str, bytes] = {}
@@ -152,15 +125,15 @@ def read_verified(path: Path) -> dict[str, bytes]:
             ):
                 if wrong:
                     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-                    raise _Damaged(f"{path}: the archive {problem} {wrong[0]}{more}")
+                    raise Damaged(f"{path}: the archive {problem} {wrong[0]}{more}")
             for name, digest in expected.items():
                 try:
                     members[name] = archive.read(name)
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                    raise _Damaged(f"{path}: {name} is damaged: {error}") from None
+                    raise Damaged(f"{path}: {name} is damaged: {error}") from None
                 found = hashlib.sha256(members[name]).hexdigest()
                 if found != digest:
-                    raise _Damaged(f"{path}: {name} has sha256 {found}, expected {digest}")
+                    raise Damaged(f"{path}: {name} has sha256 {found}, expected {digest}")
     except zipfile.BadZipFile as error:
-        raise _Damaged(f"{path}: not a whole zip archive: {error}") from None
+        raise Damaged(f"{path}: not a whole zip archive: {error}") from None
     return members

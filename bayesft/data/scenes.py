@@ -39,6 +39,18 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2], 1).float()
 
 
+def packed(masks: Tensor) -> Tensor:
+    """Masks (n, H, W), bool, as bits for a file: an eighth of the size."""
+    return torch.from_numpy(np.packbits(masks.flatten(1).cpu().numpy(), axis=1))
+
+
+def unpacked(bits: Tensor, image: Tensor) -> Tensor:
+    """The masks (n, H, W) that `packed` made `bits` of, in an image (3, H, W)."""
+    _, height, width = image.shape
+    flat = np.unpackbits(bits.numpy(), axis=1, count=height * width).astype(bool)
+    return torch.from_numpy(flat.reshape(len(bits), height, width))
+
+
 @dataclass(frozen=True)
 class Scenes:
     """A data set for detection: a list of scenes for each part, and what is known of them.
@@ -59,9 +71,8 @@ class Scenes:
         tensors = {}
         for name, part in self.parts.items():
             for i, (image, masks) in enumerate(part):
-                bits = np.packbits(masks.flatten(1).numpy(), axis=1)  # an eighth of the size
                 tensors[f"{name}.{i:05d}.image"] = image.contiguous()
-                tensors[f"{name}.{i:05d}.masks"] = torch.from_numpy(bits)
+                tensors[f"{name}.{i:05d}.masks"] = packed(masks)
         with atomic(path) as temporary:
             save_file(tensors, temporary, {"about": json.dumps(self.about, sort_keys=True)})
 
@@ -73,11 +84,8 @@ class Scenes:
             about = json.loads(file.metadata()["about"])
             for key in sorted(key for key in file.keys() if key.endswith(".image")):  # noqa: SIM118 (not a mapping)
                 image = file.get_tensor(key)
-                bits = file.get_tensor(key.removesuffix("image") + "masks").numpy()
-                _, height, width = image.shape
-                flat = np.unpackbits(bits, axis=1, count=height * width).astype(bool)
-                masks = torch.from_numpy(flat.reshape(len(bits), height, width))
-                parts[key.split(".")[0]].append(Scene(image, masks))
+                bits = file.get_tensor(key.removesuffix("image") + "masks")
+                parts[key.split(".")[0]].append(Scene(image, unpacked(bits, image)))
         return cls(parts, about)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
+from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
 PARAMETERS = ("all", "weights")
@@ -80,9 +81,7 @@ def monte_carlo(
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
     if not sigma >= 0:
         raise ValueError(f"sigma = {sigma}: must be at least 0")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with eval_mode(model):
         if sigma == 0:  # no drift: every copy is the network itself
             draws, copies_of_first = [draws[0]] if draws else [], len(draws)
         else:
@@ -104,9 +103,6 @@ def monte_carlo(
                     sums[i] += score(output, y).sum(dtype=torch.float64).cpu()
             totals.append(sums / len(images))
         return torch.cat(totals).repeat(copies_of_first) if totals else torch.zeros(0, dtype=torch.float64)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _copies_within(memory_mib: int, model: nn.Module) -> int:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.modes import eval_mode
 from bayesft.training.checkpoint import Checkpoint
 
 METRICS = ("box_map", "box_map_50", "mask_map", "mask_map_50")
@@ -28,10 +29,8 @@ def detect(
     pixels whose probability is at least a half. The model is evaluated in eval mode and comes back as it was.
     """
     device = next(model.parameters()).device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     found = []
-    try:
+    with eval_mode(model):
         for start in range(0, len(images), batch):
             inputs = [image.to(device).float() / 255 for image in images[start : start + batch]]
             for output in functional_call(model, parameters or {}, (inputs,)):
@@ -44,9 +43,6 @@ def detect(
                     "masks": masks,
                 }
                 found.append({name: tensor[finite].cpu() for name, tensor in kept.items()})
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return found
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bayesft.data.scenes import Scene
+from bayesft.data.scenes import Scene, packed, unpacked
 from bayesft.drift import FaultModel, drifted_parameters
 from bayesft.files import atomic
 from bayesft.seeds import derive_seed
@@ -53,13 +52,13 @@ class Pictures:
         """Write one safetensors file, atomically: the same pictures give the same bytes."""
         tensors = {}
         for i, (image, truth) in enumerate(zip(self.images, self.truths, strict=True)):
-            tensors |= {f"{i}.image": image, f"{i}.truth": _packed(truth.masks)}
+            tensors |= {f"{i}.image": image, f"{i}.truth": packed(truth.masks)}
         for r, levels in enumerate(self.detections.values()):
             for s, found in enumerate(levels):
                 for i, one in enumerate(found):
                     place = f"{i}.{r}.{s}"
                     tensors |= {f"{place}.{name}": one[name] for name in ("boxes", "scores")}
-                    tensors[f"{place}.masks"] = _packed(one["masks"])
+                    tensors[f"{place}.masks"] = packed(one["masks"])
         about = {"images": len(self.images), "sigmas": list(self.sigmas), "rows": list(self.detections)}
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         with atomic(path) as temporary:
@@ -71,11 +70,11 @@ class Pictures:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["about"])
             images = [file.get_tensor(f"{i}.image") for i in range(about["images"])]
-            truths = [Scene(image, _unpacked(file.get_tensor(f"{i}.truth"), image)) for i, image in enumerate(images)]
+            truths = [Scene(image, unpacked(file.get_tensor(f"{i}.truth"), image)) for i, image in enumerate(images)]
 
             def found(place: str, image: Tensor) -> dict[str, Tensor]:
                 boxes, scores, masks = (file.get_tensor(f"{place}.{name}") for name in ("boxes", "scores", "masks"))
-                return {"boxes": boxes, "scores": scores, "masks": _unpacked(masks, image)}
+                return {"boxes": boxes, "scores": scores, "masks": unpacked(masks, image)}
 
             detections = {
                 row: [
@@ -85,16 +84,6 @@ class Pictures:
                 for r, row in enumerate(about["rows"])
             }
         return cls(images, truths, about["sigmas"], detections)
-
-
-def _packed(masks: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(masks.flatten(1).cpu().numpy(), axis=1))
-
-
-def _unpacked(bits: Tensor, image: Tensor) -> Tensor:
-    _, height, width = image.shape
-    flat = np.unpackbits(bits.numpy(), axis=1, count=height * width).astype(bool)
-    return torch.from_numpy(flat.reshape(len(bits), height, width))
 
 
 def detection_pictures(

@@ -18,6 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 
 from bayesft.models.dropout import Site
 from bayesft.models.networks import NETWORKS
+from bayesft.modes import eval_mode
 
 BACKBONES = ("slim", "resnet18", "resnet50")
 WEIGHTS = ("none", "imagenet", "coco")
@@ -194,15 +195,12 @@ def detection_sites(model: MaskRCNN, example: Tensor) -> list[Site]:
         for _, modules in candidates
         for name in modules
     ]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        model([example])
+        with eval_mode(model):
+            model([example])
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode
     sites = [Site(name, tuple(module for module in modules if module in calls)) for name, modules in candidates]
     met = [site for site in sites if site.modules]
     return sorted(met, key=lambda site: calls.index(site.modules[0]))

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bayesft.modes import eval_mode
+
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
@@ -80,15 +82,12 @@ def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module, tupl
         for name, module in model.named_modules()
         if isinstance(module, LAYERS + ACTIVATIONS)
     ]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        model(example)
+        with eval_mode(model):
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return calls
 
 

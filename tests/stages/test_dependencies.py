@@ -14,6 +14,7 @@ LAYERS = [
     "seeds",
     "settings",
     "tasks",
+    "modes",
     "drift",
     "data",
     "models",
@@ -23,7 +24,7 @@ LAYERS = [
     "harden",
     "report",
 ]
-INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks"}
+INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes"}
 
 
 @pytest.fixture(autouse=True)
