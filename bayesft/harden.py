@@ -26,11 +26,11 @@ from bayesft.evaluation.statistics import estimate, paired
 from bayesft.models import Site, dropout, find_sites
 from bayesft.models.dropout import LAYERS
 from bayesft.search.algorithm1 import Trial, accuracy_score, neg_loss_score, search
+from bayesft.search.surrogate import MAX_DIMENSIONS
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe, SearchSettings
 from bayesft.training import Checkpoint, Problem, Trained, dropout_rates, erm
 
-MAX_SITES = 16  # with more dimensions, the surrogate of some twenty trials knows nothing
 RECIPE, SETTINGS, DRIFT = Recipe(epochs=20, batch_size=64), SearchSettings(), LogNormalDrift()
 BATCH = 256  # examples in a pass of the evaluation
 OUTPUT = "bayesft_output"  # the child of a module that returns a tuple, where dropout acts on the tuple's first
@@ -79,7 +79,7 @@ def harden(
     rates: float | Sequence[float] | None = None,
     uniform: float | None = None,
     seed: int = 0,
-    random: bool = False,
+    n_jobs: int | None = None,
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     evaluate_sigmas: Sequence[float] = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5),
@@ -94,8 +94,9 @@ def harden(
     accuracy as metric. With a loss alone, the metric is −loss.
 
     `sites`: where dropout goes (names of modules, or `Site`s whose modules share a rate). `rates`: no search, these
-    rates (one a site, or one for all). `uniform`: train a control under this one rate, too. `random`: the search's
-    control, which draws every rate at random. `checkpoint`: a folder in which a killed call finds its work again.
+    rates (one a site, or one for all). `uniform`: train a control under this one rate, too. `n_jobs`: processes
+    for the trials of a batch (settings.batch), as joblib takes it. `checkpoint`: a folder in which a killed call finds
+    its work again.
 
     Raises ValueError for what it can't do, before any training.
     """
@@ -118,9 +119,9 @@ def harden(
         start, sites = _prepare(start, parts["train"].images[:1], sites, settings.granularity)
         given = _rates(rates, "rates", sites)
         control = _rates(uniform, "uniform", sites)
-        if given is None and len(sites) > MAX_SITES:
+        if given is None and len(sites) > MAX_DIMENSIONS:
             raise ValueError(
-                f"{len(sites)} dropout sites, and a search can tell {MAX_SITES} apart: group them, with "
+                f"{len(sites)} dropout sites, and a search can tell {MAX_DIMENSIONS} apart: group them, with "
                 'settings of granularity="stage" or your own `sites`, or give `rates`'
             )
 
@@ -141,7 +142,7 @@ def harden(
             return float(u.mean()), float(u.std() / draws**0.5)
 
         probes = _probe(start, parts, loss, metric, recipe.batch_size, sites, settings.bounds[1])
-        about = (recipe, settings, fault, parameters, sites, given, control, random, seed, probes)
+        about = (recipe, settings, fault, parameters, sites, given, control, seed, probes)
         about += (_function(loss), _function(metric), torch.__version__)
         folder = Path(checkpoint) / _digest(start, parts, *about) if checkpoint else None
         with Checkpoint(folder) if folder else nullcontext() as held:
@@ -150,9 +151,11 @@ def harden(
             )
             trained, trials = {"plain": erm.train(problem, "plain")}, []
             if given is None:
-                options = {"random": random, "parameters": parameters, "sites": sites, "measure": measure}
-                found = search(problem, settings, fault, **options)
-                given, trials, trained["search end"] = found.rates, found.trials, found.best_model
+                rates_of_sites = dropout_rates.tunable(sites, settings.bounds, gradient)
+                found = search(
+                    problem, rates_of_sites, settings, fault, parameters=parameters, measure=measure, n_jobs=n_jobs
+                )
+                given, trials, trained["search end"] = found.values, found.trials, found.best_model
             trained["hardened"] = dropout_rates.train(problem, sites, given, "hardened")
             if control is not None:
                 trained["uniform"] = dropout_rates.train(problem, sites, control, "uniform")
@@ -403,8 +406,8 @@ def _table(epochs: dict[str, int], scores: Callable[[str, float], Tensor], sigma
 
 def _log(trials: list[Trial], sites: list[Site]) -> pd.DataFrame:
     names = [f"rate {site.name}" for site in sites]
-    rows = [dict(zip(names, trial.rates, strict=True)) | asdict(trial) for trial in trials]
-    columns = [field for field in Trial.__dataclass_fields__ if field != "rates"]
+    rows = [dict(zip(names, trial.values, strict=True)) | asdict(trial) for trial in trials]
+    columns = [field for field in Trial.__dataclass_fields__ if field != "values"]
     return pd.DataFrame(rows, columns=["number", *names, *columns[1:]])
 
 

@@ -1,11 +1,21 @@
 """What the methods are run with, checked: lengths, steps, budgets. Light to import: no tensor library."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 Kernel = Literal["squared_exponential", "matern52"]
 Acquisition = Literal["ei", "mean", "lcb"]
+Strategy = Literal["gp", "random", "grid"]
 
 
 class Settings(BaseModel):
@@ -26,13 +36,33 @@ class Recipe(Settings):
 
 
 class SearchRule(Settings):
-    """How Algorithm 1 searches."""
+    """How Algorithm 1 searches.
 
+    strategy: what proposes trials: the surrogate, chance, or a grid in random order. weights: whether a trial goes on
+    from those of the last one or from fresh ones. batch: how many trials are proposed at once, to run side by side.
+    stop_early: whether a trial ends half-way when it does worse than half of the others did there. common_draws:
+    whether all trials get the images in the same order and meet the same drift.
+    """
+
+    strategy: Strategy = "gp"
     acquisition: Acquisition = "ei"
     kernel: Kernel = "squared_exponential"
     objective: Literal["accuracy", "neg_loss"] = "accuracy"
     weights: Literal["inherit", "scratch"] = "inherit"
     lr: PositiveFloat = 1e-3
+    batch: PositiveInt = 1
+    stop_early: bool = False
+    common_draws: bool = False
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.weights == "inherit" and self.batch > 1:
+            raise ValueError(
+                "trials of a batch can't inherit weights from one another: batch > 1 needs weights = scratch"
+            )
+        if self.weights == "inherit" and self.stop_early:
+            raise ValueError("trials that inherit can't be compared half-way: stop_early needs weights = scratch")
+        return self
 
 
 class SearchBudget(Settings):
@@ -57,3 +87,9 @@ class SearchSettings(SearchRule, SearchBudget):
     """What Algorithm 1 is run with. `sigmas` are the drift levels over which the objective is averaged."""
 
     sigmas: tuple[PositiveFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
+
+    @model_validator(mode="after")
+    def _half(self) -> Self:
+        if self.stop_early and self.epochs < 2:
+            raise ValueError("a trial of one epoch has no half-way: stop_early needs epochs > 1")
+        return self

@@ -1,14 +1,12 @@
 """Stage `detect`: a detector, trained as it is, or with Algorithm 1 and its rates."""
 
-from dataclasses import asdict
-
 import numpy as np
 
 from bayesft.data.scenes import Scenes
 from bayesft.drift import FAULT_MODELS
 from bayesft.evaluation.detection import drifted_map
 from bayesft.models.detector import detection_sites
-from bayesft.search.algorithm1 import search, search_epochs
+from bayesft.search.algorithm1 import search
 from bayesft.training import Problem, dropout_rates, erm
 from bayesft.training.detection import columns, flipping_gradient
 from stages.common import data_file, models_folder, run, stage
@@ -50,12 +48,12 @@ def main(task: str, method: str, seed: int) -> None:
             return float(u.mean()), float(u.std(ddof=1) / draws**0.5)
 
         sites = detection_sites(problem.fresh(), train.images.rows[0])
-        result = search(problem, settings, fault, parameters=p.drift.parameters, sites=sites, measure=measure)
-        about = {"epochs_search": search_epochs(settings), "trials": [asdict(trial) for trial in result.trials]}
-        trained = dropout_rates.train(problem, result.sites, result.rates, method, **about)
+        rates_of_sites = dropout_rates.tunable(sites, settings.bounds, problem.gradient)
+        result = search(problem, rates_of_sites, settings, fault, parameters=p.drift.parameters, measure=measure)
+        trained = dropout_rates.train(problem, sites, result.values, method, **result.about)
         trained.save(folder / "bayesft.safetensors")
         result.best_model.save(folder / "bayesft-alg1.safetensors")
-        rates = ", ".join(f"{site.name} {rate:.2f}" for site, rate in zip(result.sites, result.rates, strict=True))
+        rates = ", ".join(f"{site.name} {rate:.2f}" for site, rate in zip(sites, result.values, strict=True))
         print(f"{item}: {len(result.trials)} trials, best objective {result.best.objective:.4f}, chosen rates {rates}")
 
 

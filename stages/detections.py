@@ -2,12 +2,11 @@
 
 import json
 
-from bayesft.evaluation.pictures import detection_pictures
-
 from bayesft.data.scenes import Scenes
 from bayesft.drift import FAULT_MODELS
 from bayesft.evaluation.detection import map_grid
 from bayesft.evaluation.grid import sigma_grid
+from bayesft.evaluation.pictures import detection_pictures
 from bayesft.files import checksum, write_text
 from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
 from bayesft.training import Trained

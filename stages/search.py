@@ -1,9 +1,8 @@
-"""Stage `search`: Algorithm 1, or its random control, and the final training under the rates that it chose."""
-
-from dataclasses import asdict
+"""Stage `search`: Algorithm 1, or its random control, and the final training under what it chose."""
 
 from bayesft.drift import FAULT_MODELS
-from bayesft.search.algorithm1 import search, search_epochs
+from bayesft.models import find_sites
+from bayesft.search.algorithm1 import search
 from bayesft.training import dropout_rates
 from stages.common import data_file, models_folder, run, stage
 from stages.parameters import base_method
@@ -17,20 +16,23 @@ def main(task: str, method: str, seed: int) -> None:
         raise ValueError(f"method {method!r}: must be one of bayesft, random")
 
     def matters(p):
-        return p.recipe(task), p.specification(task, method), p.drift, p.search_settings(task)
+        return p.recipe(task), p.specification(task, method), p.drift, p.search_settings(task, method)
 
     with stage("search", item, matters, (data_file(task),)) as s:
         p = s.parameters
-        problem, settings = load_problem(s, task, seed, p.specification(task, method)), p.search_settings(task)
+        problem, settings = load_problem(s, task, seed, p.specification(task, method)), p.search_settings(task, method)
+        sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
+        rates_of_sites = dropout_rates.tunable(sites, settings.bounds, problem.gradient)
         fault = FAULT_MODELS[p.drift.model]
-        result = search(problem, settings, fault, random=strategy == "random", parameters=p.drift.parameters)
-        about = {"epochs_search": search_epochs(settings), "trials": [asdict(trial) for trial in result.trials]}
-        trained = dropout_rates.train(problem, result.sites, result.rates, strategy, **about)
+        result = search(
+            problem, rates_of_sites, settings, fault, parameters=p.drift.parameters, name=f"{method} search"
+        )
+        trained = dropout_rates.train(problem, sites, result.values, method, **result.about)
         trained.save(folder / f"{method}.safetensors")
         if method == "bayesft":
             result.best_model.save(folder / "bayesft-alg1.safetensors")
         best = result.best
-        rates = ", ".join(f"{site.name} {rate:.2f}" for site, rate in zip(result.sites, result.rates, strict=True))
+        rates = ", ".join(f"{site.name} {rate:.2f}" for site, rate in zip(sites, result.values, strict=True))
         found = f"best objective {best.objective:.4f} ± {best.standard_error:.4f}, chosen rates {rates}"
         print(f"{item}: {len(result.trials)} trials, {found}")
 

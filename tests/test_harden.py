@@ -20,7 +20,7 @@ from bayesft.harden import Hardened, harden
 from bayesft.models import Site
 from bayesft.search import algorithm1
 from bayesft.settings import Recipe, SearchSettings
-from bayesft.training import erm
+from bayesft.training import erm, tunable
 
 SETTINGS = SearchSettings(trials=3, initial=2, epochs=1, draws=2, sigmas=(0.5,), bounds=(0.1, 0.6))
 TINY = {"recipe": Recipe(epochs=1, batch_size=8), "settings": SETTINGS, "evaluate_sigmas": (0.0, 0.6), "draws": 2}
@@ -217,11 +217,11 @@ def test_the_log_has_every_trial_and_the_table_every_network(found):
 def test_the_trainings_are_those_of_the_study(found, monkeypatch):
     calls = []
     real = erm.fit
-    for module in (erm, algorithm1, api.dropout_rates):
+    for module in (erm, algorithm1, tunable):
         monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(k["label"]) or real(*a, **k))
     monkeypatch.setattr(api, "search", lambda *a, **k: calls.append("search") or algorithm1.search(*a, **k))
     again = harden(mlp, rows(40), rows(30, 1), **TINY)
-    trials = [f"harden bayesft search seed 0, trial {n}" for n in range(3)]
+    trials = [f"harden search seed 0, trial {n}" for n in range(3)]
     assert calls == ["harden plain seed 0", "search", *trials, "harden hardened seed 0"]
     assert again.rates == found.rates
 
@@ -252,7 +252,8 @@ def test_a_shuffling_loader_repeats():
 
 
 def test_the_random_control_and_own_parameters(found):
-    control = harden(mlp, rows(40), rows(30, 1), random=True, **TINY)
+    random = TINY["settings"].model_copy(update={"strategy": "random"})
+    control = harden(mlp, rows(40), rows(30, 1), **{**TINY, "settings": random})
     assert len(control.log) == 3 and control.log["rate 1"][0] == found.log["rate 1"][0]
     weights = harden(mlp, rows(40), rows(30, 1), parameters="weights", **TINY)
     assert not weights.table.equals(found.table)
@@ -413,7 +414,7 @@ def test_a_checkpoint_continues_a_killed_call_and_belongs_to_one_call(found, tmp
     with monkeypatch.context() as patch:
         patch.setattr(algorithm1, "fit", killed)
         again = harden(mlp, rows(40), rows(30, 1), checkpoint=tmp_path, **TINY)
-    assert calls[4:] == ["harden bayesft search seed 0, trial 2"]  # the others were not run again
+    assert calls[4:] == ["harden search seed 0, trial 2"]  # the others were not run again
     assert again.log.equals(found.log) and again.table.equals(found.table) and same(again.model, found.model)
     other = {**TINY, "settings": SETTINGS.model_copy(update={"bounds": (0.3, 0.4)})}
     assert harden(mlp, rows(40), rows(30, 1), checkpoint=tmp_path, **other).log["rate 1"].between(0.3, 0.4).all()

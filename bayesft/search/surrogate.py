@@ -18,10 +18,11 @@ from skopt.learning.gaussian_process.kernels import RBF, ConstantKernel, Matern,
 from threadpoolctl import threadpool_limits
 
 from bayesft.seeds import derive_seed
-from bayesft.settings import Acquisition, Kernel
+from bayesft.settings import Acquisition, Kernel, Strategy
 
 CLOSEST = 0.02  # no proposal nearer than this to an earlier one, in the unit cube
 CANDIDATES = 4096
+MAX_DIMENSIONS = 16  # with more, a surrogate of some twenty trials knows nothing
 
 
 class Surrogate:
@@ -79,22 +80,26 @@ def propose(
     dimensions: int,
     seed: int,
     *,
+    strategy: Strategy = "gp",
     rule: Acquisition = "ei",
     kernel: Kernel = "squared_exponential",
     initial: int = 4,
-    random: bool = False,
+    trials: int = 20,
 ) -> np.ndarray:
     """The next point to try, (d,), after the n trials so far: the arguments of `Surrogate`.
 
-    The first `initial` points are random, and all of them where `random` is set (the control of the same budget). It
-    depends on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
+    The first `initial` points are random; with the strategy "random" all are, the control of the same budget; with
+    "grid" they are those of a grid for `trials` of them. The point depends on the trials and the seed alone, so a
+    search that resumes from its log goes on as if never interrupted.
     Raises ValueError when the trials leave no room for a new one.
     """
     points = np.asarray(points, float).reshape(-1, dimensions)
+    if strategy == "grid":
+        return grid_point(len(points), trials, dimensions, seed)
     generator = np.random.default_rng(derive_seed(seed, "proposal", len(points)))
     candidates = generator.random((CANDIDATES, dimensions))
     model = None
-    if not random and len(points) >= initial:
+    if strategy == "gp" and len(points) >= initial:
         model = Surrogate(points, values, errors, kernel, seed=derive_seed(seed, "surrogate", len(points)) % 2**32)
         best = points[np.argmax(model.posterior(points)[0])]
         near = best + generator.normal(0, 0.1, (CANDIDATES // 4, dimensions))
@@ -107,3 +112,31 @@ def propose(
     if model is None:
         return candidates[0]
     return candidates[np.argmax(model.acquisition(candidates, rule))]
+
+
+def propose_batch(
+    count: int, points: np.ndarray, values: np.ndarray, errors: np.ndarray, dimensions: int, seed: int, **options
+) -> np.ndarray:
+    """`count` points to try side by side, (count, d): `propose`, again and again.
+
+    Each point is chosen as if those before it had turned out exactly as well as the best trial so far (the constant
+    liar of Ginsbourger, Le Riche and Carraro, 2010), which keeps the next one away from them.
+    """
+    points, values, errors = np.asarray(points, float).reshape(-1, dimensions), np.array(values), np.array(errors)
+    lie = values.max(initial=-np.inf) if len(values) else 0.0
+    proposed = []
+    for _ in range(count):
+        proposed.append(propose(points, values, errors, dimensions, seed, **options))
+        points, values, errors = np.vstack([points, proposed[-1]]), np.append(values, lie), np.append(errors, 0.0)
+    return np.array(proposed)
+
+
+def grid_point(number: int, trials: int, dimensions: int, seed: int) -> np.ndarray:
+    """Point number `number`, (d,), of the smallest regular grid that has `trials` points, in random order.
+
+    The points are the centres of equal cells, so the search has the same number of values in every dimension.
+    """
+    levels = next(k for k in range(1, trials + 1) if k**dimensions >= trials)
+    cells = levels**dimensions
+    order = np.random.default_rng(derive_seed(seed, "grid")).permutation(cells)
+    return (np.array(np.unravel_index(order[number % cells], (levels,) * dimensions)) + 0.5) / levels

@@ -5,12 +5,16 @@ gradient there; restores w exactly; and steps. As published, the method also att
 clean, so a gain can be put down to the weights. (The code published with BayesFT never removes the perturbation.)
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesft.training.loop import Loss, fit
+from bayesft.training.loop import Loss
 from bayesft.training.trained import Problem, Trained
+from bayesft.training.tunable import Dimension, Tunable
+from bayesft.training.tunable import train as train_under
 
 
 def awp_gradient(gamma: float):
@@ -35,15 +39,15 @@ def awp_gradient(gamma: float):
     return gradient
 
 
+def tunable() -> Tunable:
+    """γ, from a tenth of the published 0.01 to thirty times it."""
+    return Tunable(
+        (Dimension("gamma", 0.001, 0.3, log=True),),
+        lambda _, values: nullcontext(awp_gradient(*values)),
+        lambda values: {"gamma": values[0]},
+    )
+
+
 def train(problem: Problem, gamma: float) -> Trained:
     """Train with the recipe under perturbations of relative size `gamma`."""
-    model = fit(
-        problem.fresh(),
-        problem.train,
-        problem.recipe,
-        seed=problem.seed,
-        label=problem.label("awp"),
-        gradient=awp_gradient(gamma),
-        checkpoint=problem.checkpoint,
-    )
-    return Trained.of(model, problem.specification, epochs=problem.recipe.epochs, gamma=gamma)
+    return train_under(problem, tunable(), (gamma,), "awp")

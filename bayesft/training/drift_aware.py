@@ -5,14 +5,18 @@ phase-change memory); the paper does not compare with it, and a reader will ask 
 through θ′ = θ · e^λ.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
 from bayesft.drift.montecarlo import drifting
-from bayesft.training.loop import Loss, fit
+from bayesft.training.loop import Loss
 from bayesft.training.trained import Problem, Trained
+from bayesft.training.tunable import Dimension, Tunable
+from bayesft.training.tunable import train as train_under
 
 
 def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str):
@@ -29,15 +33,15 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str):
     return gradient
 
 
+def tunable(fault: FaultModel, parameters: str) -> Tunable:
+    """σ_train, up to where the mean factor of a weight is seven."""
+    return Tunable(
+        (Dimension("sigma_train", 0.05, 2.0),),
+        lambda _, values: nullcontext(drift_gradient(fault, *values, parameters)),
+        lambda values: {"sigma_train": values[0]},
+    )
+
+
 def train(problem: Problem, fault: FaultModel, sigma_train: float, parameters: str) -> Trained:
     """Train with the recipe under drift up to `sigma_train`."""
-    model = fit(
-        problem.fresh(),
-        problem.train,
-        problem.recipe,
-        seed=problem.seed,
-        label=problem.label("drift_aware"),
-        gradient=drift_gradient(fault, sigma_train, parameters),
-        checkpoint=problem.checkpoint,
-    )
-    return Trained.of(model, problem.specification, epochs=problem.recipe.epochs, sigma_train=sigma_train)
+    return train_under(problem, tunable(fault, parameters), (sigma_train,), "drift_aware")

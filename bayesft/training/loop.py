@@ -60,13 +60,15 @@ def fit(
     loss: Loss = F.cross_entropy,
     gradient: Gradient = plain_gradient,
     after_step: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[int], bool] = lambda _: False,
     checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
     """Train `model` in place on `data` and return it.
 
     The order of the images, and every other random number, is drawn for each epoch from (seed, epoch) alone: a
     training that resumes from `checkpoint`, saved after every epoch, ends with the same weights as one that was
-    never interrupted. `label` names the training in the progress bar and in errors.
+    never interrupted. `label` names the training in the progress bar and in errors. `after_epoch` is told how many
+    epochs are done, and ends the training when it says True.
 
     Raises Diverged, naming step and label, at the first loss or gradient that is not finite.
     """
@@ -103,6 +105,8 @@ def fit(
             bar.set_postfix(loss=f"{float(value):.3f}", refresh=False)
             if checkpoint:
                 _save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
+            if after_epoch(epoch + 1):
+                break
     return model
 
 

@@ -9,16 +9,19 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from bayesft.drift import LogNormalDrift, drifted_parameters
-from bayesft.models import build
+from bayesft.models import build, find_sites
 from bayesft.search import algorithm1, surrogate
 from bayesft.search.algorithm1 import TOP, objective, search
-from bayesft.training import Checkpoint, Problem
+from bayesft.training import Checkpoint, Problem, dropout_rates
 
 FAULT = LogNormalDrift()
 
 
-def run(problem, settings, **options):
-    return search(problem, settings, FAULT, **options)
+def run(problem, settings, random=False, **options):
+    settings = settings.model_copy(update={"strategy": "random"}) if random else settings
+    sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
+    tunable = dropout_rates.tunable(sites, settings.bounds, problem.gradient)
+    return search(problem, tunable, settings, FAULT, name="random" if random else "gp", **options)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,10 @@ def test_every_trial_is_logged_with_rates_within_bounds(result, random_result):
     for found, count in ((result, 4), (random_result, 6)):
         assert [trial.number for trial in found.trials] == list(range(count))
         for trial in found.trials:
-            assert len(trial.rates) == len(found.sites) == 2
-            assert all(0.1 <= rate <= 0.7 for rate in trial.rates)
+            assert len(trial.values) == len(found.best.values) == 2
+            assert all(0.1 <= rate <= 0.7 for rate in trial.values)
             assert 0 <= trial.objective <= 1 and trial.standard_error >= 0
-        assert len({trial.rates for trial in found.trials}) == count
+        assert len({trial.values for trial in found.trials}) == count
 
 
 @pytest.mark.parametrize("weights, expected", [("inherit", [3, 6, 9]), ("scratch", [3, 3, 3])])
@@ -57,11 +60,11 @@ def test_epochs_behind_the_weights_are_logged(make_problem, make_settings, weigh
 def test_best_trial_is_the_one_of_the_best_objective(result, random_result):
     for found in (result, random_result):
         assert found.best.objective == max(trial.objective for trial in found.trials)
-        assert found.best.rates == found.trials[found.best.number].rates
+        assert found.best.values == found.trials[found.best.number].values
         about = found.best_model.about
         assert about["trial"] == found.best.number
-        assert tuple(about["rates"].values()) == found.best.rates
-        assert list(about["rates"]) == [site.name for site in found.sites]
+        assert tuple(about["rates"].values()) == found.best.values
+        assert list(about["rates"]) == ["2", "4"]
 
 
 def test_top_trials_are_measured_again_and_the_best_of_those_is_chosen(random_result):
@@ -69,14 +72,14 @@ def test_top_trials_are_measured_again_and_the_best_of_those_is_chosen(random_re
     assert len(again) == TOP == 3
     worst_again = min(trial.objective for trial in again)
     assert all(trial.objective <= worst_again for trial in random_result.trials if trial.recheck is None)
-    assert random_result.rates == max(again, key=lambda trial: trial.recheck).rates
+    assert random_result.values == max(again, key=lambda trial: trial.recheck).values
     assert all(trial.recheck_error >= 0 for trial in again)
 
 
 def test_search_of_fewer_trials_than_are_measured_again(make_problem, make_settings):
     found = run(make_problem(), make_settings(trials=1))
     assert len(found.trials) == 1 and found.trials[0].recheck is not None
-    assert found.rates == found.trials[0].rates == found.best.rates
+    assert found.values == found.trials[0].values == found.best.values
 
 
 def test_chosen_rates_follow_the_second_measurement(monkeypatch, make_problem, make_settings):
@@ -92,7 +95,7 @@ def test_chosen_rates_follow_the_second_measurement(monkeypatch, make_problem, m
     monkeypatch.setattr(algorithm1, "objective", told)
     found = run(make_problem(), make_settings(trials=5), random=True)
     assert found.best.number == 3 and found.best_model.about["trial"] == 3
-    assert found.rates == found.trials[2].rates
+    assert found.values == found.trials[2].values
     assert draws.keys() == said.keys()
     assert [trial.recheck for trial in found.trials] == [None, 0.2, 0.9, 0.3, None]
     assert all(count == (6 if purpose[0] == "recheck" else 3) for purpose, count in draws.items())
@@ -101,10 +104,10 @@ def test_chosen_rates_follow_the_second_measurement(monkeypatch, make_problem, m
 def test_both_strategies_share_their_first_trials_and_part_later(result, random_result):
     for n in range(2):
         mine, control = result.trials[n], random_result.trials[n]
-        assert (mine.rates, mine.objective, mine.standard_error) == (
-            control.rates, control.objective, control.standard_error,
+        assert (mine.values, mine.objective, mine.standard_error) == (
+            control.values, control.objective, control.standard_error,
         )  # fmt: skip
-    assert result.trials[2].rates != random_result.trials[2].rates
+    assert result.trials[2].values != random_result.trials[2].values
 
 
 def test_random_search_needs_no_surrogate(monkeypatch, make_problem, make_settings):
@@ -121,7 +124,7 @@ def test_random_search_needs_no_surrogate(monkeypatch, make_problem, make_settin
 def test_weights_go_on_from_trial_to_trial_or_start_afresh(monkeypatch, make_problem, make_settings, weights):
     problem, settings = make_problem(), make_settings(weights=weights)
     starts, ends, recipes, seeds, given, rates = [], [], [], [], [], []
-    fit, dropout = algorithm1.fit, algorithm1.dropout
+    fit, dropout = algorithm1.fit, dropout_rates.dropout
 
     def snapshot(model):
         return {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -141,7 +144,7 @@ def test_weights_go_on_from_trial_to_trial_or_start_afresh(monkeypatch, make_pro
             yield model
 
     monkeypatch.setattr(algorithm1, "fit", spy)
-    monkeypatch.setattr(algorithm1, "dropout", noting)
+    monkeypatch.setattr(dropout_rates, "dropout", noting)
     found = run(problem, settings, random=True)
     fresh = problem.fresh().state_dict()
     assert len(starts) == 4 and len(set(seeds)) == 4
@@ -149,7 +152,7 @@ def test_weights_go_on_from_trial_to_trial_or_start_afresh(monkeypatch, make_pro
     assert same_weights(starts[0], fresh)
     for n in range(1, 4):
         assert same_weights(starts[n], ends[n - 1] if weights == "inherit" else fresh)
-    assert rates == [trial.rates for trial in found.trials]
+    assert rates == [trial.values for trial in found.trials]
     same_steps = {(recipe.epochs, recipe.lr, recipe.schedule) for recipe in recipes}
     assert same_steps == {(2, 0.01, "constant") if weights == "inherit" else (2, 0.02, "one_cycle")}
     assert same_weights(found.best_model.members[0], ends[found.best.number])
@@ -204,7 +207,7 @@ def killed_and_resumed(tmp_path, monkeypatch, problem_with, settings, kill_at, *
 
 def assert_same_result(first, second):
     assert first.trials == second.trials
-    assert (first.rates, first.best, first.sites) == (second.rates, second.best, second.sites)
+    assert (first.values, first.best) == (second.values, second.best)
     assert first.best_model.about == second.best_model.about
     assert same_weights(first.best_model.members[0], second.best_model.members[0])
 
@@ -268,7 +271,7 @@ def test_two_strategies_share_a_checkpoint_without_mixing(tmp_path, make_problem
 
 def test_result_depends_on_the_seed(make_problem, make_settings, random_result):
     other = run(make_problem(seed=1), make_settings(trials=6), random=True)
-    assert not {trial.rates for trial in other.trials} & {trial.rates for trial in random_result.trials}
+    assert not {trial.values for trial in other.trials} & {trial.values for trial in random_result.trials}
 
 
 def test_search_on_negative_loss(make_problem, make_settings):
@@ -280,8 +283,8 @@ def test_search_on_negative_loss(make_problem, make_settings):
 
 def test_search_with_one_rate_a_stage(make_problem, make_settings):
     found = run(make_problem(), make_settings(granularity="stage", trials=2), random=True)
-    assert [site.modules for site in found.sites] == [("2", "4")]
-    assert all(len(trial.rates) == 1 for trial in found.trials)
+    assert list(found.best_model.about["rates"]) == ["features"]
+    assert all(len(trial.values) == 1 for trial in found.trials)
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "neg_loss"])

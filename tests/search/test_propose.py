@@ -26,7 +26,7 @@ def assert_new_point_of_the_cube(point, earlier, dimensions):
 @given(st.integers(0, 14), st.integers(1, 5), st.integers(0, 2**31))
 def test_random_proposals_are_new_points_of_the_cube(count, dimensions, seed):
     points, values, errors = trials(count, dimensions, seed)
-    point = propose(points, values, errors, dimensions, seed, random=True)
+    point = propose(points, values, errors, dimensions, seed, strategy="random")
     assert_new_point_of_the_cube(point, points, dimensions)
 
 
@@ -44,22 +44,24 @@ def test_proposals_of_the_surrogate_are_new_points_of_the_cube(count, dimensions
     assert_new_point_of_the_cube(point, points, dimensions)
 
 
-@pytest.mark.parametrize("random", [True, False])
-def test_a_crowded_line_still_has_room_and_no_proposal_comes_too_close(random):
+@pytest.mark.parametrize("strategy", ["random", "gp"])
+def test_a_crowded_line_still_has_room_and_no_proposal_comes_too_close(strategy):
     points, values, errors = np.zeros((0, 1)), [], []
     for _ in range(12):
-        point = propose(points, np.array(values), np.array(errors), 1, seed=1, random=random, initial=3, rule="mean")
+        point = propose(
+            points, np.array(values), np.array(errors), 1, seed=1, strategy=strategy, initial=3, rule="mean"
+        )
         assert_new_point_of_the_cube(point, points, 1)
         points = np.vstack([points, point])
         values.append(-((point[0] - 0.5) ** 2))  # the mean rule would like to stay at the top
         errors.append(1e-3)
 
 
-@pytest.mark.parametrize("random", [True, False])
-def test_a_full_line_is_said_to_be_full(random):
+@pytest.mark.parametrize("strategy", ["random", "gp"])
+def test_a_full_line_is_said_to_be_full(strategy):
     points = np.linspace(0, 1, 27)[:, None]  # every point of the line is within 0.02 of one of these
     with pytest.raises(ValueError, match="27 trials leave no room"):
-        propose(points, np.sin(9 * points[:, 0]), np.full(27, 0.01), 1, seed=0, random=random)
+        propose(points, np.sin(9 * points[:, 0]), np.full(27, 0.01), 1, seed=0, strategy=strategy)
 
 
 def test_proposals_depend_on_trials_and_seed_alone():
@@ -76,7 +78,8 @@ def test_first_proposals_are_shared_with_random_search_and_later_ones_are_not():
     points, values, errors = trials(8, 3, 0)
     for n in range(8):
         mine, control = (
-            propose(points[:n], values[:n], errors[:n], 3, seed=4, initial=5, random=random) for random in (False, True)
+            propose(points[:n], values[:n], errors[:n], 3, seed=4, initial=5, strategy=strategy)
+            for strategy in ("gp", "random")
         )
         assert np.array_equal(mine, control) == (n < 5)
 
@@ -95,13 +98,13 @@ def test_random_search_never_fits_the_surrogate(monkeypatch):
     monkeypatch.setattr(surrogate, "Surrogate", Forbidden)
     points, values, errors = trials(9, 2, 0)
     for n in range(10):
-        propose(points[:n], values[:n], errors[:n], 2, seed=0, initial=2, random=True)
+        propose(points[:n], values[:n], errors[:n], 2, seed=0, initial=2, strategy="random")
     with pytest.raises(AssertionError, match="fitted"):
         propose(points, values, errors, 2, seed=0, initial=2)
 
 
 def test_random_search_covers_the_cube_evenly():
-    draws = np.array([propose(np.zeros((0, 2)), [], [], 2, seed=seed, random=True) for seed in range(300)])
+    draws = np.array([propose(np.zeros((0, 2)), [], [], 2, seed=seed, strategy="random") for seed in range(300)])
     counts = np.histogram2d(*draws.T, bins=3, range=[[0, 1], [0, 1]])[0]
     # χ² with 8 degrees of freedom: 26.1 is its 0.1 % point
     assert ((counts - 300 / 9) ** 2 / (300 / 9)).sum() < 26.1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bayesft.models import find_sites
-from bayesft.training import Problem, accuracy, dropout_rates, erm, uniform
+from bayesft.training import Problem, accuracy, dropout_rates, erm, tunable, uniform
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_no_hook_is_left(make_problem, networks, monkeypatch):
         assert hooks_left([model]) == 2
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dropout_rates, "fit", fails)
+    monkeypatch.setattr(tunable, "fit", fails)
     with pytest.raises(KeyboardInterrupt):
         uniform.train(problem, 0.3)
     assert hooks_left(networks) == 0
