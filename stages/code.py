@@ -21,8 +21,10 @@ PLUMBING = {
 # What plumbing passes on and params.yaml does not hold: networks, data sets, the settings' defaults.
 SPECIFICATIONS = (Path("bayesft/tasks.py"), Path("bayesft/settings.py"))
 # The stages that import the module of their method alone have a list for each method.
-METHODS = {"train": ("erm", "awp", "uniform"), "adapt": ("ftna", "reram_v"), "drift": ("drift_aware",)}
-PLAIN = ("download", "boundary", "ablate", "search", "evaluate", "scenes", "detect", "detections", "render")
+METHODS = {"train": ("erm", "awp", "uniform"), "adapt": ("ftna", "reram_v"), "drift": ("drift_aware", "drift_dropout")}
+PLAIN = (
+    "download", "boundary", "ablate", "search", "tune", "study", "evaluate", "scenes", "detect", "detections", "render",
+)  # fmt: skip
 
 
 def main() -> None:

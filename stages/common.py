@@ -48,6 +48,11 @@ def pictures_file(task: str, seed: int) -> Path:
     return Path("data/results") / task / f"{seed}.pictures.safetensors"
 
 
+def study_file(task: str, seed: int) -> Path:
+    """What the study of the search found on a task."""
+    return Path("data/results") / task / f"study-{seed}.json"
+
+
 def networks_of(task: str, seed: int, methods: Sequence[str]) -> list[Path]:
     """The files of the networks of `methods`. Those of methods that params.yaml no longer names are removed.
 

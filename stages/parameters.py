@@ -3,7 +3,7 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
@@ -36,16 +36,17 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 TaskName = Annotated[str, _one_of(CLASSIFICATION)]
 DataName = Literal["mnist", "cifar10", "gtsrb"]
 AblationName = Annotated[str, _one_of(ABLATIONS)]
+TUNED = "-tuned"  # ends the name of a method variant: the same method, its numbers found by the search
 NO_NORM = "-no-norm"  # ends the name of a method variant: the same method on the network without batch norm
 WEIGHTS = [("none", "slim"), *((w, "resnet18") for w in ("none", "imagenet"))]  # what a detector can start from
 WEIGHTS += [(w, "resnet50") for w in ("none", "imagenet", "coco")]
-ORDER = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft")
+ORDER = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft", "drift_dropout")
 
 
 class Methods(Settings):
     train: Annotated[tuple[Literal["erm", "awp", "uniform"], ...], Distinct]
     adapt: Annotated[tuple[Literal["ftna", "reram_v"], ...], Distinct]
-    drift: Annotated[tuple[Literal["drift_aware"], ...], Distinct]
+    drift: Annotated[tuple[Literal["drift_aware", "drift_dropout"], ...], Distinct]
     search: Annotated[tuple[Literal["bayesft", "random"], ...], Distinct]
 
 
@@ -57,6 +58,33 @@ class FewMethods(Settings):
 class Part(Settings):
     tasks: Annotated[tuple[TaskName, ...], Distinct]
     methods: FewMethods
+
+
+class Tuned(Settings):
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
+    methods: Annotated[tuple[Literal["awp", "drift_aware", "uniform", "drift_dropout", "bayesft"], ...], Distinct]
+    search: dict[str, Any]
+
+
+class Study(Settings):
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
+    jobs: PositiveInt
+    sigma_max: PositiveFloat
+    reference: str
+    strategies: dict[str, dict[str, Any]]
+    options: dict[str, dict[str, Any]]
+
+    def lengths(self, settings: SearchSettings | None) -> tuple[int, ...]:
+        """After how many trials a search of the study could end: thirds, for one that its options leave whole.
+
+        A grid or a batch in pieces would be another one.
+        """
+        if settings is None:
+            return (0,)
+        if settings.strategy == "grid" or settings.batch > 1:
+            return (settings.trials,)
+        return tuple(dict.fromkeys(max(1, settings.trials * part // 3) for part in (1, 2, 3)))
 
 
 class Ablated(Settings):
@@ -113,6 +141,10 @@ class DriftAware(Settings):
     sigma_train: dict[DataName, PositiveFloat]
 
 
+class DriftDropout(Uniform, DriftAware):
+    pass
+
+
 class Training(Settings):
     recipe: Steps
     erm: Nothing
@@ -121,6 +153,7 @@ class Training(Settings):
     ftna: Nothing
     reram_v: ReramV
     drift_aware: DriftAware
+    drift_dropout: DriftDropout
 
 
 class Search(SearchRule):
@@ -210,6 +243,8 @@ class Parameters(Settings):
     methods: Methods
     deep: Part
     no_norm: Part
+    tuned: Tuned
+    study: Study
     ablation: Ablated
     detection: Detection
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
@@ -270,10 +305,23 @@ class Parameters(Settings):
         rule = {**self.search.model_dump(), "sigmas": self.detection.sigmas}
         return SearchSettings(**rule, **self.chosen_scale.detection.search.model_dump())
 
-    def search_settings(self, task: str) -> SearchSettings:
-        """The rule and the budget of the search on a task."""
+    def search_settings(self, task: str, method: str = "bayesft", **changes) -> SearchSettings:
+        """The rule and the budget of the search on a task, with changes."""
         rule = {**self.search.model_dump(), "sigmas": self.search.sigmas[TASKS[task].data]}
-        return SearchSettings(**rule, **self.budget(task).search.model_dump())
+        if base_method(method) == "random":
+            rule["strategy"] = "random"
+        return SearchSettings(**{**rule, **self.budget(task).search.model_dump(), **changes})
+
+    def tuning_settings(self, task: str) -> SearchSettings:
+        """The search that tunes any method on a task: of the same budget as BayesFT's, by the rule of `tuned`."""
+        return self.search_settings(task, **self.tuned.search)
+
+    def study_settings(self, task: str) -> dict[str, SearchSettings]:
+        """The searches of the study on a task, by name."""
+        changes = {**self.study.strategies}
+        for name, option in self.study.options.items():
+            changes[name] = {**self.study.strategies[self.study.reference], **option}
+        return {name: self.search_settings(task, **change) for name, change in changes.items()}
 
     def methods_of(self, task: str) -> list[str]:
         """The methods of a task, variants included, in the order in which reports show them."""
@@ -283,6 +331,8 @@ class Parameters(Settings):
         if task in self.no_norm.tasks:
             controls = {m for group in self.no_norm.methods.model_dump().values() for m in group}
             methods += [m + NO_NORM for m in ORDER if m in controls]
+        if task in self.tuned.tasks:
+            methods += [m + TUNED for m in ORDER if m in self.tuned.methods]
         return methods
 
     @property
@@ -311,8 +361,8 @@ def load(path: Path = Path("params.yaml")) -> Parameters:
 
 
 def base_method(method: str) -> str:
-    """The method of a variant: "erm" of "erm-no-norm"."""
-    return method.removesuffix(NO_NORM)
+    """The method of a variant: "erm" of "erm-no-norm", "awp" of "awp-tuned"."""
+    return method.removesuffix(NO_NORM).removesuffix(TUNED)
 
 
 def _contradictions(p: Parameters) -> list[str]:
@@ -349,20 +399,52 @@ def _contradictions(p: Parameters) -> list[str]:
         if not TASKS[task].normalized:
             having = ", ".join(name for name, t in TASKS.items() if t.normalized)
             wrong.append(f"no_norm.tasks: {task} has no batch norm to drop; allowed: {having}")
+    for key, tasks in (("tuned", p.tuned.tasks), ("study", p.study.tasks)):
+        for task in tasks:
+            if task not in p.tasks:
+                wrong.append(f"{key}.tasks = {list(tasks)}: {task} must be in tasks too")
     for task in p.tasks + p.deep.tasks:
         if task not in p.chosen_scale.tasks:
             wrong.append(f"scales.{p.scale}.tasks.{task}: missing; the run's tasks need a budget each")
+            continue
         for key, values in (
             ("training.uniform.rate", p.training.uniform.rate),
             ("training.drift_aware.sigma_train", p.training.drift_aware.sigma_train),
+            ("training.drift_dropout.rate", p.training.drift_dropout.rate),
+            ("training.drift_dropout.sigma_train", p.training.drift_dropout.sigma_train),
             ("search.sigmas", p.search.sigmas),
         ):
             if TASKS[task].data not in values:
                 wrong.append(f"{key}.{TASKS[task].data}: missing; {task} needs it")
+    if p.study.reference not in p.study.strategies:
+        known = ", ".join(p.study.strategies)
+        wrong.append(f"study.reference = {p.study.reference!r}: must be one of study.strategies ({known})")
+    if not wrong:
+        wrong += _wrong_searches(p)
     for name in p.ablation.data:
         if name not in p.chosen_scale.ablation:
             wrong.append(f"scales.{p.scale}.ablation.{name}: missing; ablation.data needs it")
     return list(dict.fromkeys(wrong))
+
+
+def _wrong_searches(p: Parameters) -> list[str]:
+    """Where changes of the search's settings, by themselves or together with the rest, are not allowed."""
+    changes = {"search": {}, "tuned.search": p.tuned.search}
+    reference = p.study.strategies[p.study.reference]
+    changes |= {f"study.strategies.{name}": of for name, of in p.study.strategies.items()}
+    changes |= {f"study.options.{name}": {**reference, **of} for name, of in p.study.options.items()}
+    wrong = []
+    for key, change in changes.items():
+        for task in p.tasks[:1]:
+            try:
+                p.search_settings(task, **change)
+            except ValidationError as errors:
+                for error in errors.errors():
+                    where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
+                    if error["type"] == "extra_forbidden":
+                        message = f"unknown key; allowed here: {', '.join(SearchSettings.model_fields)}"
+                    wrong.append(f"{where} = {error['input'] if error['loc'] else change!r}: {message}")
+    return wrong
 
 
 def _explain(error: dict, content: dict) -> str:

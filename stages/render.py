@@ -8,11 +8,12 @@ from pathlib import Path
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
 from bayesft.files import write_text
-from bayesft.report import figures
+from bayesft.report import figures, worth
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
+from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, DETECTION
-from stages.common import code_digest, pictures_file, results_file, run, timings_folder
+from stages.common import code_digest, pictures_file, results_file, run, study_file, timings_folder
 from stages.parameters import Parameters, load
 
 VERSIONS = (
@@ -36,6 +37,7 @@ def main(what: str = "all") -> None:
     ablated = [f"ablation-{data}" for data in p.ablation.data]
     if what == "all":
         keep = {results_file(name, seed) for name in [*p.all_tasks, *ablated] for seed in p.seeds}
+        keep |= {study_file(task, seed) for task in p.study.tasks for seed in p.study.seeds}
         _drop_others(keep | {pictures_file(task, seed) for task in p.detection.tasks for seed in p.seeds})
     tasks = {task: result for task in p.all_tasks if (result := _gather(p, what, task))}
     if not tasks:
@@ -71,13 +73,24 @@ def main(what: str = "all") -> None:
     if searched:
         figures.figure_search(searched, folder / "figures", note)
         pictures.append("search")
-    studies = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
-    curves = curves_table({**tasks, **studies})
+    tuned = {task: result for task, result in tasks.items() if result.tuned()}
+    if tuned:
+        worth.figure_tuned(tuned, folder / "figures", note)
+        pictures.append("tuned")
+    studies = {task: study for task in p.study.tasks if (study := _gather_study(p, what, task))}
+    if studies:
+        worth.figure_study(studies, folder / "figures", note)
+        pictures.append("study")
+    studied = {task: {str(s): _read(study_file(task, s)) for s in study.seeds} for task, study in studies.items()}
+    write_text(folder / "study.json", json.dumps(studied) + "\n")
+    factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
+    curves = curves_table({**tasks, **factors})
     write_text(folder / "results.csv", curves.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     trials = trials_table(tasks).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     write_text(folder / "trials.csv", trials)
+    title = f"BayesFT, reproduced at scale {p.scale}"
     write_text(folder / "metrics.json", json.dumps(metrics(tasks), indent=1) + "\n")
-    write_text(folder / "README.md", page(f"BayesFT, reproduced at scale {p.scale}", note, tasks, ablations, pictures))
+    write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies))
     write_text(folder / "provenance.json", json.dumps(_provenance(p, tasks), indent=1, sort_keys=True) + "\n")
     _collect_timings(p, folder)
     print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
@@ -88,7 +101,20 @@ def _gather(p: Parameters, what: str, name: str) -> TaskResults | None:
     seeds = [s for s in p.seeds if what == "all" or results_file(name, s).exists()]
     if not seeds:
         return None
-    return TaskResults.gather({s: json.loads(results_file(name, s).read_text(encoding="utf-8")) for s in seeds})
+    return TaskResults.gather({s: _read(results_file(name, s)) for s in seeds})
+
+
+def _gather_study(p: Parameters, what: str, task: str) -> Study | None:
+    """The same for the study of the search."""
+    seeds = [s for s in p.study.seeds if what == "all" or study_file(task, s).exists()]
+    if not seeds:
+        return None
+    files = {s: _read(study_file(task, s)) for s in seeds}
+    return Study.gather(files, p.study.strategies, p.study.options, p.study.reference)
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _drop_others(keep: set[Path]) -> None:

@@ -18,10 +18,9 @@ from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import CROWD, THRESHOLD, Pictures
 from bayesft.evaluation.statistics import estimate
 from bayesft.report.results import ROWS, TaskResults, notes
-from bayesft.report.style import LOOKS, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
+from bayesft.report.style import LOOKS, OTHER_LOOK, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
 from bayesft.tasks import ABLATIONS, TASKS
 
-OTHER_LOOK = ("black", "-", ".")
 # Rows that belong to a method of another name: where figures say which methods a panel has, they don't count.
 PARTS = {"bayesft-alg1": "bayesft", "bayesft-no-norm": "bayesft", "erm-no-norm": "erm"}
 
@@ -84,14 +83,14 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     figure, axes = plt.subplots(
         lines, columns, figsize=(3.35 * columns, 2.85 * lines + 0.8), sharey=True, squeeze=False, layout="constrained"
     )
-    methods = {PARTS.get(row, row) for result in results.values() for row in result.rows()}
+    methods = {PARTS.get(row, row) for result in results.values() for row in result.untuned()}
     for i, (ax, (task, result)) in enumerate(zip(axes.flat, results.items(), strict=False)):
         _panel(ax, task, result)
         if i % columns and ax.get_ylabel() == axes.flat[i - i % columns].get_ylabel():
             ax.set_ylabel("")
         if i + columns < len(results):
             ax.set_xlabel("")
-        here = [row for row in result.rows() if row not in PARTS]
+        here = [row for row in result.untuned() if row not in PARTS]
         if methods - set(here):
             text = "only " + ", ".join(ROWS.get(row, row) for row in here)
             ax.text(0.98, 0.98, text, transform=ax.transAxes, fontsize=7, color="0.45", ha="right", va="top")
@@ -119,7 +118,7 @@ def _panel(ax, task: str, result: TaskResults) -> None:
     accuracy_axes(ax, result.sigmas[-1], TASKS[task].metric)
     if result.chance is not None:
         chance_line(ax, result.data["classes"])
-    for row in result.rows():
+    for row in result.untuned():
         place = list(ROWS).index(row) if row in ROWS else 0
         curve(ax, result.sigmas, result.curve(row), LOOKS.get(row, OTHER_LOOK), ROWS.get(row, row), place)
     ax.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
@@ -128,7 +127,7 @@ def _panel(ax, task: str, result: TaskResults) -> None:
 def _shown(axes, results) -> dict:
     """What a legend for all of `axes` shows: each label once, in the order of the reports."""
     found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    order = [*ROWS.values(), *(row for result in results for row in result.rows() if row not in ROWS), "chance"]
+    order = [*ROWS.values(), *(row for result in results for row in result.untuned() if row not in ROWS), "chance"]
     return {label: found[label] for label in dict.fromkeys(order) if label in found}
 
 

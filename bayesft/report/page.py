@@ -1,12 +1,14 @@
 """The page that shows a run to someone who has not run it: pictures and tables in Markdown."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate
-from bayesft.report.results import DEVICE_ROW, METRICS, ROWS, TaskResults, letters, notes
+from bayesft.report.results import DEVICE_ROW, METRICS, OWN, ROWS, TaskResults, letters, notes
+from bayesft.report.worth import Study, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
@@ -22,6 +24,7 @@ def page(
     tasks: Mapping[str, TaskResults],
     ablations: Mapping[str, Mapping[str, TaskResults]],
     pictures: list[str],
+    studies: Mapping[str, Study] = MappingProxyType({}),
 ) -> str:
     """The report of a run. `pictures` names those beside the page, in order, without suffix."""
     parts = [f"# {title}", _list(notes(tasks, {task: TASKS[task].panel for task in tasks}, note, 10_000))]
@@ -32,9 +35,14 @@ def page(
         "figure3": f"Figure 3. {_measured(tasks)} under drift of every method on every task.",
         "figure4": "Figure 4. What the detectors find in the same test images as their weights drift.",
         "search": "The search: objective by trial, best so far, and the rates found. Random search is its control.",
+        "tuned": "Fair tuning: every method at its default values and tuned by the same search, objective and epochs.",
+        "study": "What the search is worth: strategies by epochs spent, and options one by one.",
     }
     for name in pictures:
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
+        if name == "study":
+            for task, study in studies.items():
+                parts += [f"({TASKS[task].panel}) {TASKS[task].title}, whole searches:", _markdown(study_table(study))]
     for task, result in tasks.items():
         parts += _task(task, result, "figure3" in pictures)
     if any(ablations.values()):
@@ -60,8 +68,8 @@ def page(
 
 def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
     """One table of all tasks and methods."""
-    rows = [row for row in ROWS if any(row in result.accuracy for result in tasks.values())]
-    rows += list(dict.fromkeys(row for result in tasks.values() for row in result.rows() if row not in ROWS))
+    rows = [row for row in ROWS if any(row in result.untuned() for result in tasks.values())]
+    rows += list(dict.fromkeys(row for result in tasks.values() for row in result.untuned() if row not in ROWS))
     table, weak = {}, {_least(task, result) for task, result in tasks.items() if _weak(result)}
     for task, result in tasks.items():
         clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
@@ -115,7 +123,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         f"{_capital(TASKS[task].metric)} on {result.data['images_used']['test']:,} test images, mean ± "
         f"{result.band()}. Then the mean over the grid σ = 0 … {result.sigmas[-1]:g}"
         + (
-            f", and BayesFT's mean minus the row's, paired by {pairs} (draws are "
+            f", and a method's mean minus the row's, paired by {pairs} (draws are "
             "shared where networks have the same parameters)."
             if "bayesft" in result.accuracy
             else "."
@@ -137,6 +145,12 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         _epochs_table(result),
         *_rates(result),
     ]
+    if result.tuned():
+        parts += [
+            "What the search found for each method, on validation data, and the mean accuracy over the grid with its "
+            f"default values and with these; the difference is paired by {pairs}:",
+            _markdown(tuned_table(result)),
+        ]
     if DEVICE_ROW in result.accuracy:
         parts += [
             "ReRAM-V alone carries a programming error before any drift. Without new drift (σ = 0) and on average "
@@ -184,6 +198,9 @@ def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: st
             column = "difference" if minus else "BayesFT − row"
             pair = (row, reference) if minus else (reference, row)
             cells[column] = MISSING if row == reference else _show(result.difference(*pair), sign=True)
+        if OWN in result.accuracy and not minus:
+            gain = MISSING if row == OWN else _show(result.difference(OWN, row), sign=True)
+            cells[f"{ROWS[OWN]} − row"] = gain
         table[name] = cells
     return _markdown(pd.DataFrame(table).T)
 
@@ -234,7 +251,7 @@ def _normalization_table(result: TaskResults) -> str:
 def _rates(result: TaskResults) -> list[str]:
     """The dropout sites from input to output with their rates: one table for all rows that have the same sites."""
     groups: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
-    for row in result.rows():
+    for row in result.untuned():
         rates = [about["rates"] for about in result.about[row] if "rates" in about]
         if rates:
             cells = {site: "; ".join(f"{seed[site]:.2f}" for seed in rates) for site in rates[0]}

@@ -17,13 +17,21 @@ ROWS = {
     "ftna": "FTNA",
     "reram_v": "ReRAM-V",
     "awp": "AWP (weights only)",
+    "awp-tuned": "AWP (weights only), tuned",
     "drift_aware": "drift-aware",
+    "drift_aware-tuned": "drift-aware, tuned",
     "uniform": "uniform dropout",
+    "uniform-tuned": "uniform dropout, tuned",
     "random": "random search",
     "bayesft-alg1": "BayesFT, Algorithm 1",
     "bayesft": "BayesFT",
+    "bayesft-tuned": "BayesFT, tuned",
     "bayesft-no-norm": "BayesFT without BN",
+    "drift_dropout": "drift-aware + dropout",
+    "drift_dropout-tuned": "drift-aware + dropout, tuned",
 }
+OWN = "drift_dropout"  # this study's own method
+TUNED = "-tuned"  # ends the row of a method whose numbers the search found
 DEVICE_ROW = "erm-programmed"  # ERM on ReRAM-V's devices: no method, so in no figure
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
 METRICS = {
@@ -138,9 +146,17 @@ class TaskResults:
         """The accuracy of a guess, or None where there are no classes to guess among."""
         return 1 / self.data["classes"] if "classes" in self.data else None
 
+    def untuned(self) -> list[str]:
+        """The rows without those of tuned methods, which have a figure of their own."""
+        return [row for row in self.rows() if not row.endswith(TUNED)]
+
+    def tuned(self) -> dict[str, str]:
+        """The rows of tuned methods, by those of the same methods with their default values."""
+        return {row.removesuffix(TUNED): row for row in self.rows() if row.endswith(TUNED)}
+
     def searches(self) -> list[str]:
-        """The rows that a search of dropout rates stands behind."""
-        return [row for row in self.rows() if any("trials" in about for about in self.about[row])]
+        """The rows that a search of dropout rates stands behind: BayesFT and its controls."""
+        return [row for row in self.untuned() if any("trials" in about for about in self.about[row])]
 
     def band(self) -> str:
         """What the intervals are over, in words."""
@@ -229,13 +245,17 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
 
 
 def trials_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
-    """Every trial of every search, one line a trial; a network of fewer sites leaves the last rates empty."""
+    """Every trial of every search, one line a trial; one of fewer numbers leaves the last columns empty.
+
+    The values of a trial are dropout rates by site, or the tuned numbers of another method in the order of its
+    description.
+    """
     lines = []
     for task, result in results.items():
-        for row in result.searches():
+        for row in [row for row in result.rows() if any("trials" in about for about in result.about[row])]:
             for seed, about in zip(result.seeds, result.about[row], strict=True):
                 for trial in about["trials"]:
-                    rates = {f"rate_{i + 1}": rate for i, rate in enumerate(trial["rates"])}
-                    rest = {key: value for key, value in trial.items() if key != "rates"}
-                    lines.append({"task": task, "search": row, "seed": seed, **rest, **rates})
+                    values = {f"value_{i + 1}": value for i, value in enumerate(trial["values"])}
+                    rest = {key: value for key, value in trial.items() if key != "values"}
+                    lines.append({"task": task, "search": row, "seed": seed, **rest, **values})
     return pd.DataFrame(lines)

@@ -28,7 +28,9 @@ LOOKS = {
     "bayesft-alg1": ("#7a2300", "--", "h"),
     "bayesft": (_COLOURS[3], "-", "*"),
     "bayesft-no-norm": ("#b3003c", (0, (4, 1, 1, 1)), ">"),
+    "drift_dropout": ("black", "-", "p"),
 }
+OTHER_LOOK = ("#6b6b00", "-", ".")  # of a row that no report knows
 VARIANT_LOOKS = [
     (_COLOURS[0], "-", "o"),
     (_COLOURS[1], "--", "s"),

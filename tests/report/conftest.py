@@ -9,6 +9,7 @@ import torch
 from bayesft.data.scenes import Scene, mask_boxes
 from bayesft.evaluation.pictures import Pictures
 from bayesft.report.results import METRICS, ROWS, TaskResults
+from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, FACTORS
 
 SIGMAS = [0.0, 0.3, 0.6, 0.75]
@@ -25,7 +26,7 @@ def _trials(count: int, shift: float = 0.0) -> list[dict]:
     return [
         {
             "number": n,
-            "rates": [0.1 * n, 0.8 - 0.1 * n],
+            "values": [0.1 * n, 0.8 - 0.1 * n],
             "objective": u + shift,
             "standard_error": 0.02,
             "cumulative_epochs": 2 * (n + 1),
@@ -47,6 +48,12 @@ def _about(row: str) -> dict:
         "bayesft": {"epochs": 40, **rates, **search},
         "bayesft-no-norm": {"epochs": 40, **rates, **search},
         "bayesft-alg1": {"epochs": 6, "epochs_search": 10, **rates, "trial": 2},
+        "awp-tuned": {"epochs": 40, "gamma": 0.021, **search},
+        "drift_aware-tuned": {"epochs": 40, "sigma_train": 1.3, **search},
+        "uniform-tuned": {"epochs": 40, "rates": {"2": 0.4, "4": 0.4}, **search},
+        "drift_dropout": {"epochs": 40, "rates": {"2": 0.2, "4": 0.2}, "sigma_train": 1.25},
+        "drift_dropout-tuned": {"epochs": 40, "rates": {"2": 0.3, "4": 0.3}, "sigma_train": 1.1, **search},
+        "bayesft-tuned": {"epochs": 40, **rates, **search},
     }.get(row, {"epochs": 40})
 
 
@@ -157,3 +164,41 @@ def ablations() -> Callable[..., dict[str, dict[str, TaskResults]]]:
         return found
 
     return make
+
+
+STRATEGIES, OPTIONS = {"GP": {}, "random": {}, "grid": {}}, {"more draws": {}, "early stop": {}}
+
+
+@pytest.fixture(scope="session")
+def study_files() -> Callable[..., dict]:
+    """A study of three strategies, of which a grid has one length, and two options; "early stop" spends less."""
+
+    def make(seeds=(0, 1, 2), draws: int = 4) -> dict:
+        def run(place: int, epochs: tuple[int, ...], seed: int) -> list[dict]:
+            return [
+                {
+                    "trials": n // 4,
+                    "epochs_search": n,
+                    "accuracy": [0.9 - 0.01 * place + 0.002 * seed * place + 0.0005 * n, 0.5],
+                }
+                for n in epochs
+            ]
+
+        lengths = {"GP": (16, 32, 48), "random": (16, 32, 48), "grid": (48,), "more draws": (48,), "early stop": (30,)}
+        runs = {**lengths, "uniform": (0,)}
+        return {
+            seed: {
+                "sigmas": [0.0, 1.5],
+                "data": DATA,
+                "runs": {name: run(place, epochs, seed) for place, (name, epochs) in enumerate(runs.items())},
+            }
+            for seed in seeds
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def studies(study_files) -> Callable[..., Study]:
+    """The same, gathered."""
+    return lambda **choices: Study.gather(study_files(**choices), STRATEGIES, OPTIONS, "GP")

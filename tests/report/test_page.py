@@ -26,6 +26,9 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
+OWN_GAIN = "drift-aware + dropout − row"
+
+
 def cells_of(table: list[list[str]], name: str) -> dict[str, str]:
     (line,) = (line for line in table[2:] if line[0] == name)
     return dict(zip(table[0][1:], line[1:], strict=True))
@@ -55,7 +58,7 @@ def test_summary_has_all_tasks_and_methods(results):
     few = results(rows=["erm", "uniform", "bayesft"])
     text = page("t", NOTE, {"mlp-mnist": results(), "preact50-cifar10": few}, {}, [])
     table = tables(text)[0]
-    assert table[0] == ["", "ERM, σ = 0", *(ROWS[row] for row in results().rows())]
+    assert table[0] == ["", "ERM, σ = 0", *(ROWS[row] for row in results().untuned())]
     cells = cells_of(table, "(g) PreAct-ResNet-50, CIFAR-10")
     assert cells["FTNA"] == "–" and cells["BayesFT"] == f"{few.over_grid('bayesft').mean:.3f}"
     assert cells["ERM, σ = 0"] == f"{few.at('erm', 0.0).mean:.3f}"
@@ -149,9 +152,8 @@ def test_normalization_is_a_control_where_it_was_taken_out(results, whole):
 def test_sites_have_their_rates(whole, files):
     table = tables(whole)[3]
     assert [line[0] for line in table[2:]] == ["2", "4"]
-    assert cells_of(table, "4") == dict.fromkeys(
-        ("uniform dropout", "random search", "BayesFT, Algorithm 1", "BayesFT"), "0.50"
-    )
+    half = dict.fromkeys(("uniform dropout", "random search", "BayesFT, Algorithm 1", "BayesFT"), "0.50")
+    assert cells_of(table, "4") == {**half, "drift-aware + dropout": "0.20"}
     content = copy.deepcopy(files(seeds=(0, 1), rows=["erm", "uniform", "bayesft"]))
     for seed in content:
         content[seed]["rows"]["bayesft"]["about"]["rates"] = {"late": 0.1 + seed / 2, "early": 0.2}
@@ -178,7 +180,7 @@ def test_page_shows_the_pictures_that_it_is_given(whole, results):
 
 def test_accuracy_table_has_every_row_and_level(whole, results):
     table = tables(whole)[1]
-    assert table[0] == ["", *(f"σ = {level:g}" for level in LEVELS), "mean", "BayesFT − row"]
+    assert table[0] == ["", *(f"σ = {level:g}" for level in LEVELS), "mean", "BayesFT − row", OWN_GAIN]
     assert [line[0] for line in table[2:]] == [ROWS[row] for row in results().rows()]
     result = results()
     for row in result.rows():
@@ -192,7 +194,9 @@ def test_accuracy_table_has_every_row_and_level(whole, results):
         apart = result.difference("bayesft", row)
         expected = "–" if row == "bayesft" else f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
         assert cells["BayesFT − row"] == expected
-    assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.03")
+        own = result.difference("drift_dropout", row)
+        assert cells[OWN_GAIN] == ("–" if row == "drift_dropout" else f"{own.mean:+.3f} ± {own.half_width:.3f}")
+    assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.05")
 
 
 def test_epochs_of_search_and_training_are_apart(whole, results):
@@ -217,8 +221,30 @@ def test_epochs_of_a_long_search_are_written_out(files):
     assert cells_of(table, "random search")["all"] == "1248"
 
 
+def test_tuned_methods_stand_beside_their_default_values(whole, results):
+    table, result = tables(whole)[4], results()
+    assert [line[0] for line in table[2:]] == [ROWS[row] for row in result.tuned()]
+    assert len(result.tuned()) == 5
+    cells = cells_of(table, "AWP (weights only)")
+    assert cells["found"] == "γ 0.021"
+    assert cells["default"].startswith(f"{result.over_grid('awp').mean:.3f} ±")
+    assert cells["tuned"].startswith(f"{result.over_grid('awp-tuned').mean:.3f} ±")
+    gain = result.difference("awp-tuned", "awp")
+    assert cells["tuned − default"] == f"{gain.mean:+.3f} ± {gain.half_width:.3f}"
+    assert cells_of(table, "drift-aware + dropout")["found"] == "rate 0.3, σ_train 1.1"
+    assert cells_of(table, "BayesFT")["found"] == "rate 2 0.25, rate 4 0.5"
+    assert "tuned" not in page("t", NOTE, {"mlp-mnist": results(rows=["erm", "awp"])}, {}, [])
+
+
+def test_the_study_has_its_table_under_its_figure(results, studies):
+    text = page("t", NOTE, {"mlp-mnist": results()}, {}, ["study"], {"mlp-mnist": studies()})
+    cells = cells_of(next(table for table in tables(text) if "epochs of search" in table[0]), "random")
+    assert cells["epochs of search"] == "48" and cells["mean accuracy"].startswith("0.")
+    assert cells["gain over “GP”"].startswith("-0.0") and "figures/study.png" in text
+
+
 def test_devices_have_a_table_where_there_are_devices(whole, results):
-    table = tables(whole)[4]
+    table = tables(whole)[5]
     assert table[0][1:] == ["σ = 0", "mean over the grid"]
     assert [line[0] for line in table[2:]] == [
         "ERM, no device",

@@ -259,13 +259,13 @@ def test_table_of_curves_names_all_seeds():
 
 def test_table_of_trials_has_a_line_a_trial(results):
     table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(rows=["erm", "random"])})
-    assert len(table) == 2 * 2 * 5 + 5
+    assert len(table) == 2 * 7 * 5 + 5  # BayesFT, its control and five tuned methods; the control alone
     assert list(table.columns) == [
         "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "recheck",
-        "recheck_error", "rate_1", "rate_2",
+        "recheck_error", "value_1", "value_2",
     ]  # fmt: skip
     line = table[(table.task == "mlp-mnist") & (table.search == "bayesft") & (table.seed == 3) & (table.number == 2)]
-    assert line[["objective", "cumulative_epochs", "recheck", "rate_1", "rate_2"]].values.tolist() == [
+    assert line[["objective", "cumulative_epochs", "recheck", "value_1", "value_2"]].values.tolist() == [
         pytest.approx([0.71, 6, 0.68, 0.2, 0.6])
     ]
     assert set(table[table.task == "lenet-mnist"].search) == {"random"}
@@ -278,11 +278,11 @@ def test_table_of_trials_without_a_search_is_empty(results):
 def test_table_of_trials_of_networks_with_other_numbers_of_sites(files):
     content = copy.deepcopy(files(rows=["bayesft", "bayesft-no-norm"]))
     for trial in content[0]["rows"]["bayesft"]["about"]["trials"]:
-        trial["rates"] = [0.1, 0.2, 0.3, 0.4]
+        trial["values"] = [0.1, 0.2, 0.3, 0.4]
     table = trials_table({"mlp-mnist": TaskResults.gather(files(rows=["random"])), "x": TaskResults.gather(content)})
-    assert list(table.columns)[-4:] == ["rate_1", "rate_2", "rate_3", "rate_4"]
-    assert table[table.search == "random"][["rate_3", "rate_4"]].isna().all(axis=None)
-    assert table[table.search == "bayesft"].iloc[0][["rate_3", "rate_4"]].tolist() == [0.3, 0.4]
+    assert list(table.columns)[-4:] == ["value_1", "value_2", "value_3", "value_4"]
+    assert table[table.search == "random"][["value_3", "value_4"]].isna().all(axis=None)
+    assert table[table.search == "bayesft"].iloc[0][["value_3", "value_4"]].tolist() == [0.3, 0.4]
     assert set(table[table.task == "x"].search) == {"bayesft", "bayesft-no-norm"}
 
 
@@ -310,3 +310,13 @@ def test_draws_on_a_few_devices_are_no_independent_measurements():
 def test_rows_of_other_draws_cannot_be_paired():
     with pytest.raises(ValueError, match="can't be paired"):
         replace(ONE_SEED, accuracy={"a": np.zeros((1, 2, 3)), "b": np.zeros((1, 2, 4))}).difference("a", "b")
+
+
+def test_tuned_rows_are_told_apart_from_the_methods_that_they_are_of(results):
+    result = results()
+    assert result.tuned() == {
+        row: f"{row}-tuned" for row in ("awp", "drift_aware", "uniform", "bayesft", "drift_dropout")
+    }
+    assert not [row for row in result.untuned() if row.endswith("-tuned")]
+    assert set(result.rows()) == {*result.untuned(), *result.tuned().values()}
+    assert result.searches() == ["random", "bayesft"]

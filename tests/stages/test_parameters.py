@@ -40,6 +40,37 @@ def test_the_committed_parameters_are_valid():
         assert parameters.search_settings(task).trials == parameters.scales.quick.tasks[task].search.trials
     assert parameters.methods_of("preact152-cifar10") == ["erm", "uniform", "bayesft"]
     assert parameters.methods_of("vgg11-cifar10")[-2:] == ["erm-no-norm", "bayesft-no-norm"]
+    assert parameters.methods_of("lenet-mnist")[-2:] == ["bayesft-tuned", "drift_dropout-tuned"]
+    assert not set(parameters.training.drift_aware.sigma_train) - set(parameters.search.sigmas)
+
+
+def test_every_tuned_method_gets_the_same_search():
+    parameters = load(PARAMS)
+    settings = parameters.tuning_settings("mlp-mnist")
+    paper = parameters.search_settings("mlp-mnist")
+    assert settings.weights == "scratch" and paper.weights == "inherit"
+    assert (settings.trials, settings.sigmas, settings.draws) == (paper.trials, paper.sigmas, paper.draws)
+    assert parameters.search_settings("mlp-mnist", "random").strategy == "random"
+
+
+def test_the_searches_of_the_study_differ_in_what_their_names_say():
+    parameters = load(PARAMS)
+    found = parameters.study_settings("mlp-mnist")
+    reference = found[parameters.study.reference].model_dump()
+    assert list(found) == [*parameters.study.strategies, *parameters.study.options]
+    for name, option in parameters.study.options.items():
+        differing = {key for key, value in found[name].model_dump().items() if value != reference[key]}
+        assert differing == set(option), name
+    assert len({settings.trials * settings.epochs for settings in found.values()}) == 1  # equal epochs
+
+
+def test_a_search_of_the_study_could_end_at_each_of_its_lengths():
+    study, settings = load(PARAMS).study, load(PARAMS).search_settings("mlp-mnist", weights="scratch")
+    assert study.lengths(settings) == (4, 8, 12)
+    assert study.lengths(settings.model_copy(update={"trials": 2})) == (1, 2)
+    assert study.lengths(settings.model_copy(update={"batch": 4})) == (12,)
+    assert study.lengths(settings.model_copy(update={"strategy": "grid"})) == (12,)
+    assert study.lengths(None) == (0,)
 
 
 def test_what_depends_on_the_data_set_is_looked_up():
@@ -88,6 +119,10 @@ def test_a_variant_without_batch_norm_differs_in_this_alone():
         ("scales.quick.tasks.stn-gtsrb.train.width", 0, "greater than 0"),
         ("training.uniform.rate.mnist", 1.0, "less than 1"),
         ("data.source", "internet", "'embedded' or 'official'"),
+        ("tuned.methods", ["erm"], "'awp', 'drift_aware', 'uniform', 'drift_dropout' or 'bayesft'"),
+        ("study.jobs", 0, "greater than 0"),
+        ("training.drift_dropout.rate.mnist", 1.0, "less than 1"),
+        ("search.strategy", "guess", "'gp', 'random' or 'grid'"),
         ("threads", 0, "greater than 0"),
     ],
 )
@@ -129,6 +164,25 @@ def test_a_missing_key_is_named(tmp_path):
         ("methods", {"train": [], "adapt": [], "drift": [], "search": []}, "need at least one method"),
         ("scales.quick.tasks.mlp-mnist.search.initial", 12, "search.initial = 12: must be less than trials = 12"),
         ("scales.quick.detection.search.initial", 50, "search.initial = 50: must be less than trials"),
+        (
+            "tuned.tasks",
+            ["preact50-cifar10"],
+            "tuned.tasks = ['preact50-cifar10']: preact50-cifar10 must be in tasks too",
+        ),
+        ("study.reference", "GPs", "study.reference = 'GPs': must be one of study.strategies ("),
+        ("search.batch", 2, "can't inherit weights from one another: batch > 1 needs weights = scratch"),
+        ("tuned.search", {"stop_early": True}, "stop_early needs weights = scratch"),
+        (
+            "tuned.search",
+            {"wights": "scratch"},
+            "tuned.search.wights = 'scratch': unknown key; allowed here: trials",
+        ),
+        (
+            "study.options",
+            {"x": {"kernel": "rbf"}},
+            "study.options.x.kernel = 'rbf': Input should be 'squared_exponential'",
+        ),
+        ("training.drift_dropout.rate", {"mnist": 0.3}, "training.drift_dropout.rate.cifar10: missing"),
         ("detection.weights", "imagenet", "the backbone slim has only none"),
         ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),
         ("scales.quick.ablation", {}, "scales.quick.ablation.cifar10: missing"),

@@ -1,0 +1,97 @@
+"""The figures and tables of tuning and of the search's worth."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayesft.report import worth
+from bayesft.report.results import ROWS
+from bayesft.report.worth import Study, figure_study, figure_tuned, study_table
+
+NOTE = "scale: quick"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures by name, as they are given to be saved."""
+    kept = {}
+    monkeypatch.setattr(worth, "save", lambda figure, folder, name, note: kept.update({name: (figure, note)}))
+    yield kept
+    plt.close("all")
+
+
+def test_a_study_is_averaged_over_seeds_and_levels(studies):
+    epochs, values = studies().curve("GP")
+    assert list(epochs) == [16, 32, 48]
+    assert values[-1].mean == pytest.approx((0.9 + 0.0005 * 48 + 0.5) / 2)
+    assert values[-1].over == "seeds" and values[-1].count == 3
+
+
+def test_gains_are_paired_by_seed(studies):
+    gain = studies().difference("random")
+    each = np.array([-0.01, -0.008, -0.006]) / 2
+    assert gain.mean == pytest.approx(each.mean())
+    assert gain.half_width == pytest.approx(stats.t.ppf(0.975, 2) * each.std(ddof=1) / 3**0.5)
+    assert studies().difference("GP").mean == 0
+
+
+def test_whole_searches_are_compared_also_where_one_spent_less(studies):
+    study = studies()
+    assert study.curve("early stop")[0][-1] == 30
+    each = np.array([-0.04, -0.032, -0.024]) / 2 + 0.0005 * (30 - 48) / 2
+    assert study.difference("early stop").mean == pytest.approx(each.mean())
+
+
+@pytest.mark.parametrize("change", ["runs", "sigmas"])
+def test_seeds_that_do_not_belong_together_are_refused(study_files, change):
+    files = study_files()
+    files[1][change] = {} if change == "runs" else [0.0]
+    with pytest.raises(ValueError, match="seed 1 has other runs or another grid: run dvc repro"):
+        Study.gather(files, {"GP": {}, "random": {}, "grid": {}}, {"more draws": {}, "early stop": {}}, "GP")
+
+
+def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
+    figure_study({"mlp-mnist": studies(), "lenet-mnist": studies()}, "folder", NOTE)
+    figure, note = drawn["study"]
+    left, right = figure.axes[:2]
+    labels = {text.get_text() for text in left.get_legend().get_texts()}
+    assert labels == {"GP", "random", "grid", "uniform rate, no search"}
+    assert [tick.get_text() for tick in right.get_yticklabels()] == [
+        "early stop", "more draws", "grid", "random", "uniform rate, no search",
+    ]  # fmt: skip
+    assert left.get_title().startswith("(a)") and figure.axes[2].get_title().startswith("(b)")
+    said = " ".join(note.split())
+    assert "3 training seeds (0, 1, 2)" in said and "not corrected" in said and "digits (embedded)" in said
+
+
+def test_what_differs_clearly_is_filled(drawn, studies):
+    study = studies()
+    figure_study({"mlp-mnist": study}, "folder", NOTE)
+    right = drawn["study"][0].axes[1]
+    points = {
+        line.get_ydata()[0]: line for line in right.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1
+    }
+    for place, name in enumerate(["early stop", "more draws", "grid", "random", "uniform"]):
+        e = study.difference(name)
+        assert (points[place].get_marker() == "o") == (e.high < 0 or e.low > 0), name
+
+
+def test_the_studys_table_has_a_line_a_run(studies):
+    table = study_table(studies())
+    assert list(table.index) == ["uniform rate, no search", "GP", "random", "grid", "more draws", "early stop"]
+    assert table.loc["GP", "gain over “GP”"] == "–"
+    assert table.loc["early stop", "epochs of search"] == "30"
+
+
+def test_the_figure_of_tuning_has_both_values_of_every_method(drawn, results):
+    result = results()
+    figure_tuned({"mlp-mnist": result, "lenet-mnist": results(rows=["erm", "awp", "awp-tuned"])}, "folder", NOTE)
+    figure, _ = drawn["tuned"]
+    left, right = figure.axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == [ROWS[row] for row in reversed(result.untuned())]
+    for axes, counts in ((left, (len(result.untuned()), 5)), (right, (2, 1))):
+        markers = [line.get_marker() for line in axes.lines if line.get_marker() in ("o", "D")]
+        assert (markers.count("o"), markers.count("D")) == counts
+    tuned = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "D"]
+    assert tuned == [pytest.approx(results().over_grid("awp-tuned").mean)]
