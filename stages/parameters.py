@@ -75,14 +75,12 @@ class Study(Settings):
     strategies: dict[str, dict[str, Any]]
     options: dict[str, dict[str, Any]]
 
-    def lengths(self, settings: SearchSettings | None) -> tuple[int, ...]:
-        """After how many trials a search of the study could end: thirds, for one that its options leave whole.
-
-        A grid or a batch in pieces would be another one.
-        """
+    def lengths(self, name: str, settings: SearchSettings | None) -> tuple[int, ...]:
+        """After how many trials a search of the study is looked at: thirds for strategies, but for a grid, which is
+        none in pieces; the end for options, and 0 for no search."""
         if settings is None:
             return (0,)
-        if settings.strategy == "grid" or settings.batch > 1:
+        if name not in self.strategies or settings.strategy == "grid" or settings.batch > 1:
             return (settings.trials,)
         return tuple(dict.fromkeys(max(1, settings.trials * part // 3) for part in (1, 2, 3)))
 
@@ -440,7 +438,10 @@ def _wrong_searches(p: Parameters) -> list[str]:
                 p.search_settings(task, **change)
             except ValidationError as errors:
                 for error in errors.errors():
-                    where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
+                    where, message = (
+                        ".".join(map(str, (key, *error["loc"]))),
+                        error["msg"].removeprefix("Value error, "),
+                    )
                     if error["type"] == "extra_forbidden":
                         message = f"unknown key; allowed here: {', '.join(SearchSettings.model_fields)}"
                     wrong.append(f"{where} = {error['input'] if error['loc'] else change!r}: {message}")

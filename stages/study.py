@@ -1,6 +1,7 @@
 """Stage `study`: what the search is worth on a task: strategies by epochs spent, and options one by one."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,24 +72,26 @@ def study(work: Work, name: str, settings: SearchSettings | None, threads: int) 
     a checkpoint of its own, where a run that was killed is found again.
     """
     torch.set_num_threads(threads)
-    with Checkpoint(work.folder / "".join(c if c.isalnum() else "-" for c in name)) as checkpoint:
+    lengths, name = work.p.study.lengths(name, settings), re.sub(r"\W+", "-", name)  # a name for files, too
+    with Checkpoint(work.folder / name) as checkpoint:
         problem, points = replace(work.problem, checkpoint=checkpoint), []
-        for trials in work.p.study.lengths(settings):
+        for trials in lengths:
             found = checkpoint.load(f"after {trials} trials")
-            points.append(found[1] if found else _point(work, problem, settings, trials))
+            points.append(found[1] if found else _point(work, problem, name, settings, trials))
             checkpoint.save(f"after {trials} trials", {}, points[-1])
     return points
 
 
-def _point(work: Work, problem: Problem, settings: SearchSettings | None, trials: int) -> dict:
+def _point(work: Work, problem: Problem, name: str, settings: SearchSettings | None, trials: int) -> dict:
     if settings is None:
         (rate,) = work.p.method_settings(problem.task, "uniform").values()
         return {"trials": 0, "epochs_search": 0, "accuracy": work.measured(uniform.train(work.problem, rate))}
     sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
     tunable, drift = dropout_rates.tunable(sites, settings.bounds), work.p.drift
     settings = settings.model_copy(update={"trials": trials})
-    result = search(problem, tunable, settings, FAULT_MODELS[drift.model], parameters=drift.parameters)
-    trained = dropout_rates.train(work.problem, sites, result.values, f"study of {trials} trials")
+    fault = FAULT_MODELS[drift.model]
+    result = search(problem, tunable, settings, fault, parameters=drift.parameters, name=name)
+    trained = dropout_rates.train(work.problem, sites, result.values, f"{name} after {trials} trials")
     spent = result.about["epochs_search"]
     return {"trials": trials, "epochs_search": spent, "values": result.values, "accuracy": work.measured(trained)}
 

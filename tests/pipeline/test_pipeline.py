@@ -24,6 +24,11 @@ NARROW = {
     "deep.tasks": ["preact50-cifar10"],
     "no_norm.tasks": ["vgg11-cifar10"],
     "ablation.factors": ["dropout", "normalization"],
+    "tuned.tasks": ["mlp-mnist"],
+    "tuned.methods": ["awp", "drift_dropout"],
+    "study.seeds": [0],
+    "study.strategies": {"GP": {"epochs": 4, "weights": "scratch"}, "random": {"strategy": "random"}},
+    "study.options": {"early stop": {"stop_early": True}},
 }
 pytestmark = pytest.mark.pipeline
 
@@ -125,6 +130,8 @@ def test_repro_makes_every_figure_and_table(clone):
         "figure3j",
         "figure4",
         "search",
+        "tuned",
+        "study",
     ):
         for suffix in ("png", "pdf"):
             assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure
@@ -132,7 +139,11 @@ def test_repro_makes_every_figure_and_table(clone):
     assert "handwritten digits" in page and "scale: smoke" in page
     results = pd.read_csv(report / "results.csv")
     rows = {"erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft-alg1", "bayesft"}
-    assert set(results[results.task == "mlp-mnist"].row) == rows | {"erm-programmed"}
+    rows |= {"drift_dropout"}
+    tuned = {"awp-tuned", "drift_dropout-tuned"}
+    assert set(results[results.task == "mlp-mnist"].row) == rows | tuned | {"erm-programmed"}
+    study = json.loads((report / "study.json").read_text())
+    assert set(study["mlp-mnist"]["0"]["runs"]) == {"GP", "random", "early stop", "uniform"}
     controls = {"erm-no-norm", "bayesft-no-norm"}
     assert set(results[results.task == "vgg11-cifar10"].row) == rows | controls | {"erm-programmed"}
     assert set(results[results.task == "preact50-cifar10"].row) == {"erm", "uniform", "bayesft", "bayesft-alg1"}
@@ -188,7 +199,15 @@ def test_a_parameter_of_one_method_retrains_that_method_alone(clone, unchanged):
 
 def test_another_seed_computes_that_seed_alone(clone, unchanged):
     narrow = ["tasks=[mlp-mnist]", "deep.tasks=[]", "no_norm.tasks=[]", "ablation.data=[]", "methods.train=[erm]"]
-    narrow += ["detection.tasks=[]", "methods.adapt=[]", "methods.drift=[]", "methods.search=[]", "seeds=[0,1]"]
+    narrow += [
+        "tuned.tasks=[]",
+        "study.tasks=[]",
+        "detection.tasks=[]",
+        "methods.adapt=[]",
+        "methods.drift=[]",
+        "methods.search=[]",
+        "seeds=[0,1]",
+    ]
     output = clone.run("dvc", "exp", "run", *[part for entry in narrow for part in ("-S", entry)])
     seed_1 = {"train@mlp-mnist-erm-1", "evaluate@mlp-mnist-1"}
     assert set(stages_run(output)) == {"check", "evaluate@mlp-mnist-0", "render"} | seed_1
@@ -217,7 +236,7 @@ def test_the_code_of_a_figure_concerns_render_alone(clone, unchanged):
 def test_the_drift_model_concerns_what_uses_it_and_nothing_else(clone, unchanged):
     with open(clone.folder / "bayesft/drift/faults.py", "a") as file:
         file.write("# changed\n")
-    searches = {"search", "search-deep", "search-no-norm", "detect"}
+    searches = {"search", "search-deep", "search-no-norm", "tune", "study", "detect"}
     evaluations = {"evaluate", "evaluate-deep", "evaluate-ablation", "evaluate-detection"}
     assert changed_stages(clone) == {"boundary", "drift", "render"} | searches | evaluations
 
@@ -284,6 +303,20 @@ def test_a_killed_stage_resumes_with_the_same_bytes(clone, unchanged, unit):
     killed.forget()
     undisturbed = clone.run(*killed.command)
     assert "resuming" not in undisturbed
+    assert killed.bytes_out() == after_kill
+
+
+def test_a_killed_study_ends_with_the_same_bytes(clone, unchanged):
+    clone.run("dvc", "repro", "train@mlp-mnist-erm-0")
+    clone.change("scales.smoke.tasks.mlp-mnist.search.trials", 12)
+    out = Path("data/results/mlp-mnist/study-0.json")
+    killed = Killed(clone, [sys.executable, "-m", "stages.study", "mlp-mnist", "0"], out)
+    killed.forget()
+    killed.kill_after(5)
+    assert "resuming after trial" in clone.run(*killed.command)
+    after_kill = killed.bytes_out()
+    killed.forget()
+    clone.run(*killed.command)
     assert killed.bytes_out() == after_kill
 
 

@@ -10,15 +10,30 @@ import yaml
 
 from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
 from bayesft.training import Trained
-from stages import ablate, adapt, boundary, detect, detections, download, drift, evaluate, render, scenes, search, train
-from stages.common import models_folder, results_file
+from stages import (
+    ablate,
+    adapt,
+    boundary,
+    detect,
+    detections,
+    download,
+    drift,
+    evaluate,
+    render,
+    scenes,
+    search,
+    study,
+    train,
+    tune,
+)
+from stages.common import models_folder, results_file, study_file
 from stages.parameters import load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 STAGE_OF = {
     **dict.fromkeys(("erm", "awp", "uniform"), train),
     **dict.fromkeys(("ftna", "reram_v"), adapt),
-    "drift_aware": drift,
+    **dict.fromkeys(("drift_aware", "drift_dropout"), drift),
     **dict.fromkeys(("bayesft", "random"), search),
 }
 
@@ -29,6 +44,7 @@ def workspace(tmp_path_factory):
     folder, before = tmp_path_factory.mktemp("every-task"), Path.cwd()
     content = yaml.safe_load(PARAMS.read_text()) | {"scale": "smoke", "threads": 1, "sigma_max": 0.6}
     content["boundary"] |= {"epochs": 2, "draws": 2}
+    content["study"] |= {"seeds": [0], "jobs": 1, "options": {"batches of 2": {"batch": 2}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     os.chdir(folder)
     yield folder
@@ -40,7 +56,10 @@ def test_a_task_runs_with_all_its_methods(workspace, task):
     p = load()
     download.main(task)
     for method in p.methods_of(task):
-        STAGE_OF[method.removesuffix("-no-norm")].main(task, method, 0)
+        if method.endswith("-tuned"):
+            tune.main(task, method.removesuffix("-tuned"), 0)
+        else:
+            STAGE_OF[method.removesuffix("-no-norm")].main(task, method, 0)
     evaluate.main(task, 0)
     result = json.loads(results_file(task, 0).read_text())
     rows, draws = result["rows"], p.budget(task).evaluate.draws
@@ -78,6 +97,20 @@ def test_detection_runs_with_both_methods(workspace):
         assert ((np.array(row["accuracy"]) >= 0) & (np.array(row["accuracy"]) <= 1)).all()
 
 
+def test_the_study_has_every_search_at_each_of_its_lengths(workspace):
+    study.main("mlp-mnist", 0)
+    p = load()
+    found = json.loads(study_file("mlp-mnist", 0).read_text())
+    assert found["sigmas"][-1] == p.study.sigma_max
+    settings = {**p.study_settings("mlp-mnist"), "uniform": None}
+    assert list(found["runs"]) == list(settings)
+    for name, points in found["runs"].items():
+        assert [point["trials"] for point in points] == list(p.study.lengths(name, settings[name]))
+        assert [point["epochs_search"] for point in points] == [4 * point["trials"] for point in points]
+        assert all(len(point["accuracy"]) == len(found["sigmas"]) for point in points)
+    assert len(found["runs"]["GP"]) > len(found["runs"]["grid"]) == 1
+
+
 def test_the_report_of_all_of_them(workspace):
     boundary.main()
     render.main()
@@ -88,6 +121,8 @@ def test_the_report_of_all_of_them(workspace):
         "figure3",
         "figure4",
         "search",
+        "tuned",
+        "study",
         *(f"figure3{task.panel}" for task in TASKS.values()),
     ]:
         assert (figures / f"{name}.png").stat().st_size > 5_000, name

@@ -64,13 +64,14 @@ def test_the_searches_of_the_study_differ_in_what_their_names_say():
     assert len({settings.trials * settings.epochs for settings in found.values()}) == 1  # equal epochs
 
 
-def test_a_search_of_the_study_could_end_at_each_of_its_lengths():
+def test_a_search_of_the_study_is_looked_at_after_each_of_its_lengths():
     study, settings = load(PARAMS).study, load(PARAMS).search_settings("mlp-mnist", weights="scratch")
-    assert study.lengths(settings) == (4, 8, 12)
-    assert study.lengths(settings.model_copy(update={"trials": 2})) == (1, 2)
-    assert study.lengths(settings.model_copy(update={"batch": 4})) == (12,)
-    assert study.lengths(settings.model_copy(update={"strategy": "grid"})) == (12,)
-    assert study.lengths(None) == (0,)
+    assert study.lengths("GP", settings) == (4, 8, 12)
+    assert study.lengths("GP", settings.model_copy(update={"trials": 2})) == (1, 2)
+    assert study.lengths("GP", settings.model_copy(update={"batch": 4})) == (12,)
+    assert study.lengths("grid", settings.model_copy(update={"strategy": "grid"})) == (12,)
+    assert study.lengths("early stop", settings) == (12,)
+    assert study.lengths("uniform", None) == (0,)
 
 
 def test_what_depends_on_the_data_set_is_looked_up():
