@@ -34,6 +34,7 @@ def _distinct(values: tuple) -> tuple:
 Distinct = AfterValidator(_distinct)
 Rate = Annotated[float, Field(ge=0, lt=1)]
 TaskName = Annotated[str, _one_of(CLASSIFICATION)]
+Tunable = Literal["awp", "drift_aware", "uniform", "drift_dropout", "bayesft"]
 DataName = Literal["mnist", "cifar10", "gtsrb"]
 AblationName = Annotated[str, _one_of(ABLATIONS)]
 TUNED = "-tuned"  # ends the name of a method variant: the same method, its numbers found by the search
@@ -62,7 +63,14 @@ class Part(Settings):
 
 class Tuned(Settings):
     tasks: Annotated[tuple[TaskName, ...], Distinct]
-    methods: Annotated[tuple[Literal["awp", "drift_aware", "uniform", "drift_dropout", "bayesft"], ...], Distinct]
+    methods: Annotated[tuple[Tunable, ...], Distinct]
+    search: dict[str, Any]
+
+
+class Searched(Settings):
+    """One search of the study: of which method's numbers, and how `search` and its budget are changed for it."""
+
+    method: Tunable = "bayesft"
     search: dict[str, Any]
 
 
@@ -72,8 +80,18 @@ class Study(Settings):
     jobs: PositiveInt
     sigma_max: PositiveFloat
     reference: str
-    strategies: dict[str, dict[str, Any]]
+    strategies: dict[str, Searched]
     options: dict[str, dict[str, Any]]
+
+    @property
+    def searches(self) -> dict[str, Searched]:
+        """All searches of the study, the strategies and the changes of the reference, by name."""
+        reference = self.strategies[self.reference]
+        changed = {
+            name: reference.model_copy(update={"search": {**reference.search, **option}})
+            for name, option in self.options.items()
+        }
+        return {**self.strategies, **changed}
 
     def lengths(self, name: str, settings: SearchSettings | None) -> tuple[int, ...]:
         """After how many trials a search of the study is looked at: thirds for strategies, but for a grid, which is
@@ -314,12 +332,9 @@ class Parameters(Settings):
         """The search that tunes any method on a task: of the same budget as BayesFT's, by the rule of `tuned`."""
         return self.search_settings(task, **self.tuned.search)
 
-    def study_settings(self, task: str) -> dict[str, SearchSettings]:
-        """The searches of the study on a task, by name."""
-        changes = {**self.study.strategies}
-        for name, option in self.study.options.items():
-            changes[name] = {**self.study.strategies[self.study.reference], **option}
-        return {name: self.search_settings(task, **change) for name, change in changes.items()}
+    def study_settings(self, task: str) -> dict[str, tuple[str, SearchSettings]]:
+        """The searches of the study on a task by name: of which method's numbers, and how."""
+        return {name: (of.method, self.search_settings(task, **of.search)) for name, of in self.study.searches.items()}
 
     def methods_of(self, task: str) -> list[str]:
         """The methods of a task, variants included, in the order in which reports show them."""
@@ -428,9 +443,10 @@ def _contradictions(p: Parameters) -> list[str]:
 def _wrong_searches(p: Parameters) -> list[str]:
     """Where changes of the search's settings, by themselves or together with the rest, are not allowed."""
     changes = {"search": {}, "tuned.search": p.tuned.search}
-    reference = p.study.strategies[p.study.reference]
-    changes |= {f"study.strategies.{name}": of for name, of in p.study.strategies.items()}
-    changes |= {f"study.options.{name}": {**reference, **of} for name, of in p.study.options.items()}
+    for name, of in p.study.searches.items():
+        changes[f"study.strategies.{name}.search" if name in p.study.strategies else f"study.options.{name}"] = (
+            of.search
+        )
     wrong = []
     for key, change in changes.items():
         for task in p.tasks[:1]:

@@ -12,13 +12,14 @@ from bayesft.data import Images, Split
 from bayesft.drift import FAULT_MODELS
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.files import write_text
-from bayesft.models import find_sites
 from bayesft.search.algorithm1 import search
 from bayesft.settings import SearchSettings
-from bayesft.training import Checkpoint, Problem, Trained, dropout_rates, uniform
+from bayesft.training import Checkpoint, Problem, Trained, uniform
+from bayesft.training.tunable import train
 from stages.common import data_file, run, stage, study_file
 from stages.parameters import Parameters
 from stages.problem import load_problem
+from stages.tune import declared
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def main(task: str, seed: int) -> None:
         problem = replace(load_problem(s, task, seed, p.specification(task)), checkpoint=None)
         sigmas = sigma_grid(p.study.sigma_max, p.budget(task).evaluate.sigma_step)
         work = Work(problem, images.standardised(s.device)["test"], sigmas, p, s.checkpoint.folder)
-        settings = {**p.study_settings(task), "uniform": None}
+        searches = {**p.study_settings(task), "uniform": ("uniform", None)}
         found = joblib.Parallel(p.study.jobs)(
-            joblib.delayed(study)(work, name, of, p.threads) for name, of in settings.items()
+            joblib.delayed(study)(work, name, *of, p.threads) for name, of in searches.items()
         )
-        runs = dict(zip(settings, found, strict=True))
+        runs = dict(zip(searches, found, strict=True))
         about = {**images.about, "classes": images.classes}
         write_text(study_file(task, seed), json.dumps({"sigmas": sigmas, "data": about, "runs": runs}, indent=1) + "\n")
         for name, points in runs.items():
@@ -65,7 +66,7 @@ def main(task: str, seed: int) -> None:
             print(f"{task} seed {seed}: {mean:.3f} after {last['epochs_search']} epochs of search: {name}")
 
 
-def study(work: Work, name: str, settings: SearchSettings | None, threads: int) -> list[dict]:
+def study(work: Work, name: str, method: str, settings: SearchSettings | None, threads: int) -> list[dict]:
     """One strategy, or the uniform rate that needs none: what a final training is worth, at each length of the search.
 
     A longer search goes on from the shorter one, so every length is one that the search could have ended with. Kept in
@@ -77,21 +78,19 @@ def study(work: Work, name: str, settings: SearchSettings | None, threads: int) 
         problem, points = replace(work.problem, checkpoint=checkpoint), []
         for trials in lengths:
             found = checkpoint.load(f"after {trials} trials")
-            points.append(found[1] if found else _point(work, problem, name, settings, trials))
+            points.append(found[1] if found else _point(work, problem, name, method, settings, trials))
             checkpoint.save(f"after {trials} trials", {}, points[-1])
     return points
 
 
-def _point(work: Work, problem: Problem, name: str, settings: SearchSettings | None, trials: int) -> dict:
+def _point(work: Work, problem: Problem, name: str, method: str, settings: SearchSettings | None, trials: int) -> dict:
     if settings is None:
-        (rate,) = work.p.method_settings(problem.task, "uniform").values()
+        (rate,) = work.p.method_settings(problem.task, method).values()
         return {"trials": 0, "epochs_search": 0, "accuracy": work.measured(uniform.train(work.problem, rate))}
-    sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
-    tunable, drift = dropout_rates.tunable(sites, settings.bounds), work.p.drift
-    settings = settings.model_copy(update={"trials": trials})
-    fault = FAULT_MODELS[drift.model]
+    tunable, drift = declared(method, problem, settings, work.p.drift), work.p.drift
+    settings, fault = settings.model_copy(update={"trials": trials}), FAULT_MODELS[drift.model]
     result = search(problem, tunable, settings, fault, parameters=drift.parameters, name=name)
-    trained = dropout_rates.train(work.problem, sites, result.values, f"{name} after {trials} trials")
+    trained = train(work.problem, tunable, result.values, f"{name} after {trials} trials")
     spent = result.about["epochs_search"]
     return {"trials": trials, "epochs_search": spent, "values": result.values, "accuracy": work.measured(trained)}
 

@@ -3,24 +3,24 @@
 from bayesft.drift import FAULT_MODELS
 from bayesft.models import find_sites
 from bayesft.search.algorithm1 import search
+from bayesft.settings import SearchSettings
 from bayesft.training import Problem, awp, drift_aware, drift_dropout, dropout_rates, uniform
 from bayesft.training.tunable import Tunable, train
 from stages.common import data_file, models_folder, run, stage
-from stages.parameters import TUNED, Parameters
+from stages.parameters import TUNED, Drift
 from stages.problem import load_problem
 
 
-def declared(method: str, problem: Problem, p: Parameters) -> Tunable:
-    """What `method` declares as tunable on a problem; dropout rates are between the bounds of the task's search."""
-    bounds, granularity = p.tuning_settings(problem.task).bounds, p.tuning_settings(problem.task).granularity
-    sites = find_sites(problem.fresh(), problem.train.images[:1], granularity)
-    drift = FAULT_MODELS[p.drift.model], p.drift.parameters
+def declared(method: str, problem: Problem, settings: SearchSettings, drift: Drift) -> Tunable:
+    """What `method` declares as tunable on a problem; dropout rates are between the bounds of the search."""
+    sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
+    under = FAULT_MODELS[drift.model], drift.parameters
     return {
         "awp": lambda: awp.tunable(),
-        "drift_aware": lambda: drift_aware.tunable(*drift),
-        "uniform": lambda: uniform.tunable(sites, bounds),
-        "drift_dropout": lambda: drift_dropout.tunable(sites, bounds, *drift),
-        "bayesft": lambda: dropout_rates.tunable(sites, bounds),
+        "drift_aware": lambda: drift_aware.tunable(*under),
+        "uniform": lambda: uniform.tunable(sites, settings.bounds),
+        "drift_dropout": lambda: drift_dropout.tunable(sites, settings.bounds, *under),
+        "bayesft": lambda: dropout_rates.tunable(sites, settings.bounds),
     }[method]()
 
 
@@ -34,7 +34,7 @@ def main(task: str, method: str, seed: int) -> None:
     with stage("tune", f"{task}-{row}-{seed}", matters, (data_file(task),)) as s:
         p = s.parameters
         problem, settings = load_problem(s, task, seed, p.specification(task)), p.tuning_settings(task)
-        tunable, fault = declared(method, problem, p), FAULT_MODELS[p.drift.model]
+        tunable, fault = declared(method, problem, settings, p.drift), FAULT_MODELS[p.drift.model]
         result = search(problem, tunable, settings, fault, parameters=p.drift.parameters, name=f"{row} search")
         train(problem, tunable, result.values, row, **result.about).save(
             models_folder(task, seed) / row / f"{row}.safetensors"

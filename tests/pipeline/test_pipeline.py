@@ -27,7 +27,10 @@ NARROW = {
     "tuned.tasks": ["mlp-mnist"],
     "tuned.methods": ["awp", "drift_dropout"],
     "study.seeds": [0],
-    "study.strategies": {"GP": {"epochs": 4, "weights": "scratch"}, "random": {"strategy": "random"}},
+    "study.strategies": {
+        "GP": {"search": {"epochs": 4, "weights": "scratch"}},
+        "random": {"method": "drift_dropout", "search": {"strategy": "random"}},
+    },
     "study.options": {"early stop": {"stop_early": True}},
 }
 pytestmark = pytest.mark.pipeline

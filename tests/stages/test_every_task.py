@@ -102,7 +102,7 @@ def test_the_study_has_every_search_at_each_of_its_lengths(workspace):
     p = load()
     found = json.loads(study_file("mlp-mnist", 0).read_text())
     assert found["sigmas"][-1] == p.study.sigma_max
-    settings = {**p.study_settings("mlp-mnist"), "uniform": None}
+    settings = {**{name: of for name, (_, of) in p.study_settings("mlp-mnist").items()}, "uniform": None}
     assert list(found["runs"]) == list(settings)
     for name, points in found["runs"].items():
         assert [point["trials"] for point in points] == list(p.study.lengths(name, settings[name]))

@@ -56,12 +56,12 @@ def test_every_tuned_method_gets_the_same_search():
 def test_the_searches_of_the_study_differ_in_what_their_names_say():
     parameters = load(PARAMS)
     found = parameters.study_settings("mlp-mnist")
-    reference = found[parameters.study.reference].model_dump()
+    reference = found[parameters.study.reference][1].model_dump()
     assert list(found) == [*parameters.study.strategies, *parameters.study.options]
     for name, option in parameters.study.options.items():
-        differing = {key for key, value in found[name].model_dump().items() if value != reference[key]}
+        differing = {key for key, value in found[name][1].model_dump().items() if value != reference[key]}
         assert differing == set(option), name
-    assert len({settings.trials * settings.epochs for settings in found.values()}) == 1  # equal epochs
+    assert len({settings.trials * settings.epochs for _, settings in found.values()}) == 1  # equal epochs
 
 
 def test_a_search_of_the_study_is_looked_at_after_each_of_its_lengths():
