@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,7 @@ from bayesft.search.surrogate import MAX_DIMENSIONS
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe, SearchSettings
 from bayesft.training import Checkpoint, Problem, Trained, dropout_rates, erm
+from bayesft.training.drift_aware import drifted_copy
 
 RECIPE, SETTINGS, DRIFT = Recipe(epochs=20, batch_size=64), SearchSettings(), LogNormalDrift()
 BATCH = 256  # examples in a pass of the evaluation
@@ -78,6 +79,7 @@ def harden(
     sites: Sequence[Site | str] | None = None,
     rates: float | Sequence[float] | None = None,
     uniform: float | None = None,
+    sigma_train: float | None = None,
     seed: int = 0,
     n_jobs: int | None = None,
     checkpoint: str | Path | None = None,
@@ -94,7 +96,8 @@ def harden(
     accuracy as metric. With a loss alone, the metric is −loss.
 
     `sites`: where dropout goes (names of modules, or `Site`s whose modules share a rate). `rates`: no search, these
-    rates (one a site, or one for all). `uniform`: train a control under this one rate, too. `n_jobs`: processes
+    rates (one a site, or one for all). `uniform`: train a control under this one rate, too. `sigma_train`:
+    train all but the plain network under drift, too, at each step of a level up to this one. `n_jobs`: processes
     for the trials of a batch (settings.batch), as joblib takes it. `checkpoint`: a folder in which a killed call finds
     its work again.
 
@@ -102,6 +105,8 @@ def harden(
     """
     if draws < 2 or not evaluate_sigmas or not all(sigma >= 0 for sigma in evaluate_sigmas):
         raise ValueError(f"draws = {draws}, evaluate_sigmas = {evaluate_sigmas}: need two draws and σ of at least 0")
+    if sigma_train is not None and not sigma_train > 0:
+        raise ValueError(f"sigma_train = {sigma_train}: must be greater than 0")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, "initialisation"))
@@ -125,8 +130,14 @@ def harden(
                 'settings of granularity="stage" or your own `sites`, or give `rates`'
             )
 
-        def gradient(model: nn.Module, _: Loss, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        def plain(model: nn.Module, _: Loss, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
             value = loss(model(*inputs), targets)
+            value.backward()
+            return value.detach()
+
+        def under_drift(model: nn.Module, _: Loss, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+            copy = drifted_copy(model, fault, sigma_train, parameters)
+            value = loss(functional_call(model, copy, inputs, tie_weights=False), targets)
             value.backward()
             return value.detach()
 
@@ -142,16 +153,17 @@ def harden(
             return float(u.mean()), float(u.std() / draws**0.5)
 
         probes = _probe(start, parts, loss, metric, recipe.batch_size, sites, settings.bounds[1])
-        about = (recipe, settings, fault, parameters, sites, given, control, seed, probes)
+        about = (recipe, settings, fault, parameters, sites, given, control, sigma_train, seed, probes)
         about += (_function(loss), _function(metric), torch.__version__)
         folder = Path(checkpoint) / _digest(start, parts, *about) if checkpoint else None
         with Checkpoint(folder) if folder else nullcontext() as held:
-            problem = _Problem(
-                "harden", {}, 0, parts["train"], parts["validation"], recipe, seed, held, gradient, start=start
-            )
+            about_data = 0, parts["train"], parts["validation"], recipe, seed, held
+            problem = _Problem("harden", {}, *about_data, plain, start=start)
             trained, trials = {"plain": erm.train(problem, "plain")}, []
+            if sigma_train is not None:
+                problem = replace(problem, gradient=under_drift)
             if given is None:
-                rates_of_sites = dropout_rates.tunable(sites, settings.bounds, gradient)
+                rates_of_sites = dropout_rates.tunable(sites, settings.bounds, problem.gradient)
                 found = search(
                     problem, rates_of_sites, settings, fault, parameters=parameters, measure=measure, n_jobs=n_jobs
                 )

@@ -15,12 +15,14 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.models.vgg import make_layers
 
 from bayesft import harden as api
+from bayesft.data import Split
 from bayesft.drift import LogNormalDrift, drifted_parameters, monte_carlo
 from bayesft.harden import Hardened, harden
 from bayesft.models import Site
 from bayesft.search import algorithm1
 from bayesft.settings import Recipe, SearchSettings
-from bayesft.training import erm, tunable
+from bayesft.training import drift_aware, erm, fit, tunable
+from bayesft.training.loop import plain_gradient
 
 SETTINGS = SearchSettings(trials=3, initial=2, epochs=1, draws=2, sigmas=(0.5,), bounds=(0.1, 0.6))
 TINY = {"recipe": Recipe(epochs=1, batch_size=8), "settings": SETTINGS, "evaluate_sigmas": (0.0, 0.6), "draws": 2}
@@ -257,6 +259,45 @@ def test_the_random_control_and_own_parameters(found):
     assert len(control.log) == 3 and control.log["rate 1"][0] == found.log["rate 1"][0]
     weights = harden(mlp, rows(40), rows(30, 1), parameters="weights", **TINY)
     assert not weights.table.equals(found.table)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan")])
+def test_a_training_drift_that_is_none_is_refused(wrong):
+    with pytest.raises(ValueError, match="sigma_train"):
+        harden(mlp, rows(40), rows(30, 1), rates=0.1, sigma_train=wrong, **TINY)
+
+
+def test_training_under_drift_changes_all_but_the_plain_network():
+    options = {"rates": 0.1, "uniform": 0.2, **TINY}
+    without, under = (harden(mlp, rows(40), rows(30, 1), sigma_train=s, **options) for s in (None, 0.8))
+    assert same(without.networks["plain"], under.networks["plain"])
+    assert not same(without.model, under.model)
+    assert not same(without.networks["uniform"], under.networks["uniform"])
+
+
+def test_training_under_drift_is_that_of_the_study():
+    start = mlp()
+    found = harden(start, rows(40), rows(30, 1), rates=0.0, sigma_train=0.8, **TINY)
+    data = Split(*rows(40))
+    gradient = drift_aware.drift_gradient(LogNormalDrift(), 0.8, "all")
+    fit(start, data, TINY["recipe"], seed=0, label="x", gradient=gradient)
+    assert same(found.model, start)
+
+
+@pytest.mark.parametrize("network", [Shared, Tied])
+def test_parameters_in_two_places_stay_one_in_training_under_drift(network):
+    model, (x, y) = network(), rows(8)
+    before = {name: theta.clone() for name, theta in model.state_dict().items()}
+    found = []
+    for gradient in (plain_gradient, drift_aware.drift_gradient(LogNormalDrift(), 1e-6, "all")):
+        model.zero_grad()
+        gradient(model, F.cross_entropy, x, y)
+        found.append([theta.grad.clone() for theta in model.parameters()])
+    assert all(torch.equal(theta, before[name]) for name, theta in model.state_dict().items())
+    # Under next to no drift, the gradient is next to that without: no place of a parameter is lost.
+    for plain, drifted in zip(*found, strict=True):
+        assert torch.allclose(plain, drifted, atol=1e-4)
+    assert any(theta.any() for theta in found[1])
 
 
 def test_a_metric_that_ignores_the_model_gains_nothing():

@@ -70,7 +70,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
     figure, axes = plt.subplots(
         len(studies), 2, figsize=(10.5, 3.9 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
     )
-    looks = [*VARIANT_LOOKS, OTHER_LOOK]
+    looks = [*VARIANT_LOOKS, ("#7a2300", "--", "h"), ("black", "-", "p")]
     for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
         for i, name in enumerate(study.strategies):
             epochs, values = study.curve(name)

@@ -12,21 +12,31 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
-from bayesft.drift.montecarlo import drifting
+from bayesft.drift.montecarlo import drifting, in_every_place
 from bayesft.training.loop import Loss
 from bayesft.training.trained import Problem, Trained
 from bayesft.training.tunable import Dimension, Tunable
 from bayesft.training.tunable import train as train_under
 
 
+def drifted_copy(model: nn.Module, fault: FaultModel, sigma_train: float, parameters: str) -> dict[str, Tensor]:
+    """The parameters of a drifted copy for `functional_call` without tying: level and drift are new at each call.
+
+    Both come from the global generator. Gradients reach the parameters of `model` through the copy.
+    """
+    sigma = float(torch.rand(()) * sigma_train)
+    thetas = drifting(model, parameters)
+    device = next(iter(thetas.values())).device
+    generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+    return in_every_place(model, {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()})
+
+
 def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str):
-    """A gradient for `fit`: that of the loss of one drifted copy, drawn anew at each call from the global generator."""
+    """A gradient for `fit`: that of the loss of one drifted copy, drawn anew at each step."""
 
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-        sigma = float(torch.rand(()) * sigma_train)
-        generator = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ())))
-        copies = {name: fault.perturb(w, sigma, generator) for name, w in drifting(model, parameters).items()}
-        value = loss(functional_call(model, copies, (x,)), y)
+        copy = drifted_copy(model, fault, sigma_train, parameters)
+        value = loss(functional_call(model, copy, (x,), tie_weights=False), y)
         value.backward()
         return value.detach()
 
