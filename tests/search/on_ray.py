@@ -37,10 +37,11 @@ def main() -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     register_ray()
     folder = Path(sys.argv[1])
-    with joblib.parallel_config(backend="ray", n_jobs=2):
+    with joblib.parallel_config(backend="ray", n_jobs=2, ray_remote_args={"num_cpus": 1}):
         together = search(problem, rates, settings, LogNormalDrift(), measure=partial(noted, folder))
-    workers = [path for path in folder.iterdir() if path.name != str(os.getpid())]
     cpus = ray.cluster_resources()["CPU"]
+    ray.shutdown()
+    workers = [path for path in folder.iterdir() if path.name != str(os.getpid())]
     print(json.dumps({"cpus": cpus, "workers": len(workers), "same": alone.trials == together.trials}))
 
 
