@@ -16,6 +16,7 @@ from pydantic import (
 Kernel = Literal["squared_exponential", "matern52"]
 Acquisition = Literal["ei", "mean", "lcb"]
 Strategy = Literal["gp", "random", "grid"]
+Design = Literal["random", "sobol"]
 
 
 class Settings(BaseModel):
@@ -38,13 +39,16 @@ class Recipe(Settings):
 class SearchRule(Settings):
     """How Algorithm 1 searches.
 
-    strategy: what proposes trials: the surrogate, chance, or a grid in random order. weights: whether a trial goes on
+    strategy: what proposes trials: the surrogate, chance, or a grid in random order. design: how the trials before the
+    surrogate's lie: at random, or evenly (Sobol's sequence, scrambled). weights: whether a trial goes on
     from those of the last one or from fresh ones. batch: how many trials are proposed at once, to run side by side.
     stop_early: whether a trial ends half-way when it does worse than half of the others did there. common_draws:
-    whether all trials get the images in the same order and meet the same drift.
+    whether all trials get the images in the same order and meet the same drift. top: how many of the best trials are
+    measured again with fresh draws, to choose among them.
     """
 
     strategy: Strategy = "gp"
+    design: Design = "random"
     acquisition: Acquisition = "ei"
     kernel: Kernel = "squared_exponential"
     objective: Literal["accuracy", "neg_loss"] = "accuracy"
@@ -53,6 +57,7 @@ class SearchRule(Settings):
     batch: PositiveInt = 1
     stop_early: bool = False
     common_draws: bool = False
+    top: PositiveInt = 3
 
     @model_validator(mode="after")
     def _alone(self) -> Self:

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -79,6 +81,7 @@ class Study(Settings):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
     jobs: PositiveInt
     sigma_max: PositiveFloat
+    landscape: int = Field(ge=3)
     reference: str
     strategies: dict[str, Searched]
     options: dict[str, dict[str, Any]]
@@ -373,6 +376,11 @@ def load(path: Path = Path("params.yaml")) -> Parameters:
     return parameters
 
 
+def file_name(name: str) -> str:
+    """The name of a search of the study, for files."""
+    return re.sub(r"\W+", "-", name)
+
+
 def base_method(method: str) -> str:
     """The method of a variant: "erm" of "erm-no-norm", "awp" of "awp-tuned"."""
     return method.removesuffix(NO_NORM).removesuffix(TUNED)
@@ -429,6 +437,13 @@ def _contradictions(p: Parameters) -> list[str]:
         ):
             if TASKS[task].data not in values:
                 wrong.append(f"{key}.{TASKS[task].data}: missing; {task} needs it")
+    names = [*p.study.strategies, *p.study.options, "uniform", "drift_dropout"]
+    for name in names:
+        if sum(file_name(other) == file_name(name) for other in names) > 1:
+            wrong.append(
+                f"study: the name {name!r} is taken: strategies and options need names that differ in letters or "
+                "digits, and are no method"
+            )
     if p.study.reference not in p.study.strategies:
         known = ", ".join(p.study.strategies)
         wrong.append(f"study.reference = {p.study.reference!r}: must be one of study.strategies ({known})")
@@ -442,26 +457,33 @@ def _contradictions(p: Parameters) -> list[str]:
 
 def _wrong_searches(p: Parameters) -> list[str]:
     """Where changes of the search's settings, by themselves or together with the rest, are not allowed."""
-    changes = {"search": {}, "tuned.search": p.tuned.search}
+    searches = [("search", {}, partial(p.search_settings, task)) for task in (*p.tasks, *p.deep.tasks)]
+    searches += [("search", {}, lambda: p.detection_search) for _ in p.detection.tasks]
+    searches += [("tuned.search", p.tuned.search, partial(p.tuning_settings, task)) for task in p.tuned.tasks]
     for name, of in p.study.searches.items():
-        changes[f"study.strategies.{name}.search" if name in p.study.strategies else f"study.options.{name}"] = (
-            of.search
-        )
+        key = f"study.strategies.{name}.search" if name in p.study.strategies else f"study.options.{name}"
+        searches += [(key, of.search, partial(p.search_settings, task, **of.search)) for task in p.study.tasks]
     wrong = []
-    for key, change in changes.items():
-        for task in p.tasks[:1]:
-            try:
-                p.search_settings(task, **change)
-            except ValidationError as errors:
-                for error in errors.errors():
-                    where, message = (
-                        ".".join(map(str, (key, *error["loc"]))),
-                        error["msg"].removeprefix("Value error, "),
-                    )
-                    if error["type"] == "extra_forbidden":
-                        message = f"unknown key; allowed here: {', '.join(SearchSettings.model_fields)}"
-                    wrong.append(f"{where} = {error['input'] if error['loc'] else change!r}: {message}")
+    for key, change, settings in searches:
+        try:
+            found = settings()
+        except ValidationError as errors:
+            wrong += [_wrong_search(error, key, change) for error in errors.errors()]
+            continue
+        if found.strategy == "gp" and found.initial >= found.trials and change:
+            wrong.append(
+                f"{key} = {change!r}: initial = {found.initial} must be less than trials = {found.trials}, or every "
+                "trial is random"
+            )
     return wrong
+
+
+def _wrong_search(error: dict, key: str, change: dict) -> str:
+    where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"unknown key; allowed here: {', '.join(SearchSettings.model_fields)}"
+    value = error["input"] if error["loc"] else change  # what no single key is to blame for: all that was changed
+    return f"{where}: {message}" if value == {} else f"{where} = {value!r}: {message}"
 
 
 def _explain(error: dict, content: dict) -> str:

@@ -80,7 +80,8 @@ def main(what: str = "all") -> None:
     studies = {task: study for task in p.study.tasks if (study := _gather_study(p, what, task))}
     if studies:
         worth.figure_study(studies, folder / "figures", note)
-        pictures.append("study")
+        worth.figure_landscape(studies, folder / "figures", note)
+        pictures += ["study", "landscape"]
     studied = {task: {str(s): _read(study_file(task, s)) for s in study.seeds} for task, study in studies.items()}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}

@@ -5,6 +5,7 @@ from bayesft.models import find_sites
 from bayesft.search.algorithm1 import search
 from bayesft.settings import SearchSettings
 from bayesft.training import Problem, awp, drift_aware, drift_dropout, dropout_rates, uniform
+from bayesft.training.drift_aware import drift_gradient
 from bayesft.training.tunable import Tunable, train
 from stages.common import data_file, models_folder, run, stage
 from stages.parameters import TUNED, Drift
@@ -14,12 +15,14 @@ from stages.problem import load_problem
 def declared(method: str, problem: Problem, settings: SearchSettings, drift: Drift) -> Tunable:
     """What `method` declares as tunable on a problem; dropout rates are between the bounds of the search."""
     sites = find_sites(problem.fresh(), problem.train.images[:1], settings.granularity)
-    under = FAULT_MODELS[drift.model], drift.parameters
+    fault, parameters = FAULT_MODELS[drift.model], drift.parameters
     return {
         "awp": lambda: awp.tunable(),
-        "drift_aware": lambda: drift_aware.tunable(*under),
+        "drift_aware": lambda: drift_aware.tunable(fault, parameters),
         "uniform": lambda: uniform.tunable(sites, settings.bounds),
-        "drift_dropout": lambda: drift_dropout.tunable(sites, settings.bounds, *under),
+        "drift_dropout": lambda: drift_dropout.tunable(
+            sites, settings.bounds, lambda sigma: drift_gradient(fault, sigma, parameters, drift_dropout.RISE)
+        ),
         "bayesft": lambda: dropout_rates.tunable(sites, settings.bounds),
     }[method]()
 

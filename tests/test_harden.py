@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -21,11 +22,17 @@ from bayesft.harden import Hardened, harden
 from bayesft.models import Site
 from bayesft.search import algorithm1
 from bayesft.settings import Recipe, SearchSettings
-from bayesft.training import drift_aware, erm, fit, tunable
+from bayesft.training import drift_aware, drift_dropout, erm, fit, tunable
 from bayesft.training.loop import plain_gradient
 
 SETTINGS = SearchSettings(trials=3, initial=2, epochs=1, draws=2, sigmas=(0.5,), bounds=(0.1, 0.6))
-TINY = {"recipe": Recipe(epochs=1, batch_size=8), "settings": SETTINGS, "evaluate_sigmas": (0.0, 0.6), "draws": 2}
+TINY = {
+    "method": "bayesft",
+    "recipe": Recipe(epochs=1, batch_size=8),
+    "settings": SETTINGS,
+    "evaluate_sigmas": (0.0, 0.6),
+    "draws": 2,
+}
 
 
 class Shared(nn.Module):
@@ -239,6 +246,83 @@ def test_a_seed_determines_everything_and_no_other_random_number_does(found):
     assert other.rates != found.rates and not same(other.model, found.model)
 
 
+def test_the_recommended_recipe_tunes_one_rate_and_the_drift_of_training():
+    own = {**TINY, "method": "drift_dropout"}
+    found = harden(mlp, rows(40), rows(30, 1), uniform=0.2, **own)
+    assert list(found.log)[:4] == ["number", "rate", "sigma_train", "objective"]
+    chosen = found.log.loc[found.log.recheck.idxmax()]
+    assert found.rates == {"1": chosen.rate, "3": chosen.rate} and found.sigma_train == chosen.sigma_train > 0
+    assert "trained under drift up to σ = " in str(found)
+    # The numbers found, given: the same network without a search.
+    again = harden(mlp, rows(40), rows(30, 1), rates=found.rates, sigma_train=found.sigma_train, **own)
+    assert same(again.model, found.model) and again.sigma_train == found.sigma_train and len(again.log) == 0
+    control = harden(mlp, rows(40), rows(30, 1), rates=0.2, **own)
+    assert same(found.networks["uniform"], control.model) and control.sigma_train is None
+
+
+def test_many_sites_are_fine_where_they_share_their_rate():
+    found = harden(deep(17), rows(40), rows(30, 1), **{**TINY, "method": "drift_dropout"})
+    assert len(found.rates) == 17 and len(set(found.rates.values())) == 1
+
+
+def test_the_defaults_search_the_recommended_recipe():
+    found = harden(mlp, rows(40), rows(30, 1), recipe=Recipe(epochs=3, batch_size=8), draws=2, evaluate_sigmas=(0.6,))
+    assert len(found.log) == 8 and set(found.log.cumulative_epochs) == {3} and found.sigma_train is not None
+
+
+def test_trials_that_may_end_early_train_under_their_rates_to_the_end(monkeypatch):
+    """The look at a trial half-way must not leave the network in eval mode, without dropout."""
+    settings = SearchSettings(**{**SETTINGS.model_dump(), "weights": "scratch", "epochs": 4, "trials": 2})
+    whole, early = (
+        harden(mlp, rows(40), rows(30, 1), **{**TINY, "settings": settings.model_copy(update={"stop_early": stop})})
+        for stop in (False, True)
+    )
+    assert early.log.halfway.notna().all() and not early.log.stopped.any()
+    assert same(early.networks["search end"], whole.networks["search end"])
+    assert early.log.objective.equals(whole.log.objective)
+
+
+def test_a_measurement_leaves_the_network_in_its_mode():
+    data, model = api._split(two_inputs(20, 1), "validation", torch.device("cpu")), TwoInputs().train()
+    model.first.eval()
+    for sigma in (0.0, 0.5):
+        api._under_drift(model, data, api.accuracy_score, LogNormalDrift(), sigma, 2, ("key",), "all")
+        assert model.training and model.embed.training and not model.first.training
+
+
+def test_a_loss_gets_outputs_in_float32():
+    given = {"a": (torch.ones(2, dtype=torch.bfloat16), torch.ones(2)), "b": torch.ones(2, dtype=torch.int64)}
+    seen = []
+    api._in_float32(lambda outputs, _: seen.append(outputs), given, None)
+    assert [t.dtype for t in (*seen[0]["a"], seen[0]["b"])] == [torch.float32, torch.float32, torch.int64]
+
+
+def within(tolerance: float):
+    return lambda outputs, targets: ((outputs - targets).abs() < tolerance).float().squeeze(1)
+
+
+class Within:
+    def __init__(self, tolerance: float):
+        self.tolerance = tolerance
+
+    def __call__(self, outputs, targets):
+        return within(self.tolerance)(outputs, targets)
+
+
+def test_functions_are_told_apart_by_what_they_close_over_and_objects_by_what_they_hold():
+    def loose(outputs, targets, tolerance):
+        return within(tolerance)(outputs, targets)
+
+    def with_default(outputs, targets, tolerance=1.0):
+        return 0
+
+    made = [within(1.0), within(2.0), Within(1.0), Within(2.0), partial(loose, tolerance=1.0)]
+    made += [partial(loose, tolerance=2.0), with_default, F.mse_loss, F.l1_loss, None]
+    told = [repr(api._told(function)) for function in made]
+    assert len(set(told)) == len(told) and not any(" at 0x" in text for text in told)
+    assert repr(api._told(within(1.0))) == told[0] and repr(api._told(Within(1.0))) == told[2]
+
+
 def test_forms_of_data_are_alike(found):
     train, validation = rows(40), rows(30, 1)
     batches = [tuple(tensor[i : i + 16] for tensor in train) for i in range(0, 40, 16)]
@@ -279,7 +363,7 @@ def test_training_under_drift_is_that_of_the_study():
     start = mlp()
     found = harden(start, rows(40), rows(30, 1), rates=0.0, sigma_train=0.8, **TINY)
     data = Split(*rows(40))
-    gradient = drift_aware.drift_gradient(LogNormalDrift(), 0.8, "all")
+    gradient = drift_aware.drift_gradient(LogNormalDrift(), 0.8, "all", drift_dropout.RISE)
     fit(start, data, TINY["recipe"], seed=0, label="x", gradient=gradient)
     assert same(found.model, start)
 
@@ -511,6 +595,10 @@ ERRORS = {
     "rates": ({"rates": [0.1]}, "each of 2 sites"),
     "unknown parameters": ({"parameters": "biases"}, "must be one of all, weights"),
     "nothing drifts": ({"model": lambda: nn.Sequential(nn.PReLU()), "parameters": "weights"}, "none that drift"),
+    "another method": ({"method": "awp"}, "must be one of drift_dropout, bayesft"),
+    "drift, searched and given": ({"method": "drift_dropout", "sigma_train": 0.5}, "give `rates` too"),
+    "rates of other sites": ({"rates": {"1": 0.1, "2": 0.1}}, "each of 2 sites"),
+    "too many trials": ({"sites": ["1"], "settings": SETTINGS.model_copy(update={"trials": 26})}, "room for 25"),
     "one draw": ({"draws": 1}, "two draws"),
     "sigma": ({"evaluate_sigmas": (0.1, -0.3)}, "at least 0"),
 }

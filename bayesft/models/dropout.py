@@ -6,6 +6,7 @@ the logits, has no site. Dropout is attached by forward hooks: parameter names, 
 of the network stay what they were, and in eval mode it does nothing.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
     """The dropout sites of `model`, in the order in which a forward pass of `example` (B, ...) meets them.
 
     With "layer", each is a site of its own; a module that is called several times counts once. With "stage",
-    neighbours whose outputs have the same feature-map size share a rate, which in a residual network is a stage.
+    neighbours whose outputs have the same feature-map size share a rate, which in a residual network is a stage. What
+    is squeezed to 1 × 1 between larger maps (squeeze-and-excitation) belongs to the stage around it.
 
     Raises ValueError when there is none: the network has fewer than two layers with weights.
     """
@@ -61,7 +63,10 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
     if granularity == "layer":
         return [Site(name, (name,)) for name in sizes]
     stages: list[tuple[tuple[int, ...], list[str]]] = []
-    for name, size in sizes.items():
+    largest_after = [max(map(math.prod, list(sizes.values())[i:])) for i in range(len(sizes))]
+    for (name, size), after in zip(sizes.items(), largest_after, strict=True):
+        if stages and size and math.prod(size) == 1 < after:
+            size = stages[-1][0]
         if not stages or stages[-1][0] != size:
             stages.append((size, []))
         stages[-1][1].append(name)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate
 from bayesft.report.results import DEVICE_ROW, METRICS, OWN, ROWS, TaskResults, letters, notes
-from bayesft.report.worth import Study, study_table, tuned_table
+from bayesft.report.worth import Study, landscape_text, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
@@ -37,12 +37,16 @@ def page(
         "search": "The search: objective by trial, best so far, and the rates found. Random search is its control.",
         "tuned": "Fair tuning: every method at its default values and tuned by the same search, objective and epochs.",
         "study": "What the search is worth: strategies by epochs spent, and options one by one.",
+        "landscape": "Why: what there is to find, and how well one trial of the search can see it.",
     }
     for name in pictures:
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
         if name == "study":
             for task, study in studies.items():
                 parts += [f"({TASKS[task].panel}) {TASKS[task].title}, whole searches:", _markdown(study_table(study))]
+        if name == "landscape":
+            for task, study in studies.items():
+                parts.append(f"({TASKS[task].panel}) {TASKS[task].title}. {landscape_text(study)}")
     for task, result in tasks.items():
         parts += _task(task, result, "figure3" in pictures)
     if any(ablations.values()):

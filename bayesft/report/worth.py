@@ -1,4 +1,4 @@
-"""What tuning is worth, method by method, and what the search itself is: two figures and their tables."""
+"""What tuning is worth, method by method, what the search itself is, and why: three figures and their tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,81 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.report.results import ROWS, TaskResults, notes
 from bayesft.report.style import LOOKS, OTHER_LOOK, VARIANT_LOOKS, curve, save
 from bayesft.tasks import TASKS
 
-UNIFORM = "uniform"  # the run of the study that searches nothing
+# The runs of the study that search nothing: methods at their default values.
+UNSEARCHED = {"uniform": "uniform rate, no search", "drift_dropout": "drift-aware + dropout, no search"}
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The space that is searched, and how well one trial can see it, each by seed.
+
+    rates: equal ones for all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of a trial as
+    long as the final training; accuracy: of that final training, a mean over σ and draws (seeds, rates). equal_trials
+    and random_trials: objectives of trials of the same rates, and of random ones (seeds, trials); drawn: the standard
+    error that each of the former owes to its drift draws.
+    """
+
+    rates: np.ndarray
+    objective: np.ndarray
+    whole_objective: np.ndarray
+    accuracy: np.ndarray
+    equal_trials: np.ndarray
+    random_trials: np.ndarray
+    drawn: np.ndarray
+
+    @classmethod
+    def gather(cls, files: list[dict]) -> "Landscape":
+        """From the results of each seed."""
+        return cls(
+            np.array(files[0]["rates"]),
+            np.array([file["objective"] for file in files]),
+            np.array([file["whole_objective"] for file in files]),
+            np.array([file["accuracy"] for file in files]).mean(2),
+            np.array([file["equal_trials"]["objective"] for file in files]),
+            np.array([file["random_trials"]["objective"] for file in files]),
+            np.array([file["equal_trials"]["standard_error"] for file in files]),
+        )
+
+    @property
+    def chance(self) -> float:
+        """Standard deviation of the objective among trials of the same rates: what no search can predict."""
+        return float(self.equal_trials.var(1, ddof=1).mean() ** 0.5)
+
+    @property
+    def spread(self) -> float:
+        """The same among trials of random rates: chance, and what the rates do."""
+        return float(self.random_trials.var(1, ddof=1).mean() ** 0.5)
+
+    @property
+    def error_of_draws(self) -> float:
+        """The standard deviation that more drift draws would take away from `chance`."""
+        return float((self.drawn**2).mean() ** 0.5)
+
+    def rank_correlation(self, objective: np.ndarray) -> Estimate:
+        """Spearman's, between an objective and the accuracy of a final training, along the equal rates."""
+        each = [
+            0.0 if u.std() == 0 or a.std() == 0 else stats.spearmanr(u, a).statistic  # where all are alike, none
+            for u, a in zip(objective, self.accuracy, strict=True)
+        ]
+        return estimate(np.array(each)[:, None])
+
+    def best(self, values: np.ndarray) -> float:
+        """The equal rate at which the mean over the seeds of `values` (seeds, rates) is largest."""
+        return float(self.rates[values.mean(0).argmax()])
+
+    @property
+    def good(self) -> tuple[float, float]:
+        """The equal rates, from the least to the greatest, whose final training is within 0.02 of the best one."""
+        mean = self.accuracy.mean(0)
+        near = self.rates[mean >= mean.max() - 0.02]
+        return float(near.min()), float(near.max())
 
 
 @dataclass(frozen=True)
@@ -33,6 +101,7 @@ class Study:
     options: tuple[str, ...]
     reference: str
     runs: dict[str, tuple[np.ndarray, np.ndarray]]
+    landscape: Landscape
     data: dict
 
     @classmethod
@@ -42,7 +111,7 @@ class Study:
         """From the results of each seed. Raises ValueError where they were not made with the same settings."""
         seeds = tuple(sorted(files))
         first = files[seeds[0]]
-        wanted = [*strategies, *options, UNIFORM]
+        wanted = [*strategies, *options, *UNSEARCHED]
         for seed in seeds:
             if sorted(files[seed]["runs"]) != sorted(wanted) or files[seed]["sigmas"] != first["sigmas"]:
                 raise ValueError(f"the study's seed {seed} has other runs or another grid: run dvc repro")
@@ -53,7 +122,9 @@ class Study:
             )
             for name in wanted
         }
-        return cls(seeds, np.array(first["sigmas"]), tuple(strategies), tuple(options), reference, runs, first["data"])
+        space = Landscape.gather([files[seed]["landscape"] for seed in seeds])
+        sigmas = np.array(first["sigmas"])
+        return cls(seeds, sigmas, tuple(strategies), tuple(options), reference, runs, space, first["data"])
 
     def curve(self, name: str) -> tuple[np.ndarray, list[Estimate]]:
         """The epochs that a search spent, and what came of it, at each of its lengths."""
@@ -82,16 +153,16 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                     epochs, [values[0].mean], [values[0].half_width], color=look[0], marker=look[2], ls="", capsize=3,
                     label=name,
                 )  # fmt: skip
-        rest = study.curve(UNIFORM)[1][0]
-        colour, dashes, _ = LOOKS["uniform"]
-        left.axhline(rest.mean, color=colour, ls=dashes, lw=1.5, label="uniform rate, no search")
-        left.axhspan(rest.low, rest.high, color=colour, alpha=0.15, lw=0)
+        for method, label in UNSEARCHED.items():
+            rest, (colour, dashes, _) = study.curve(method)[1][0], LOOKS[method]
+            left.axhline(rest.mean, color=colour, ls=dashes, lw=1.5, label=label)
+            left.axhspan(rest.low, rest.high, color=colour, alpha=0.15, lw=0)
         left.set(
             xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
         )
         left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}: strategies")
         left.legend(fontsize=7.5, loc="best", frameon=True, framealpha=0.75, edgecolor="none")
-        others = [name for name in (UNIFORM, *study.strategies, *study.options) if name != study.reference]
+        others = [name for name in (*UNSEARCHED, *study.strategies, *study.options) if name != study.reference]
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
             clear = e.low > 0 or e.high < 0
@@ -99,21 +170,68 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                 e.mean, place, xerr=e.half_width, color="black" if clear else "0.45", marker="o" if clear else "s",
                 mfc="black" if clear else "white", ls="", capsize=2.5, ms=4.5,
             )  # fmt: skip
-        named = ["uniform rate, no search" if name == UNIFORM else name for name in reversed(others)]
-        right.set_yticks(range(len(others)), named, fontsize=8)
+        right.set_yticks(range(len(others)), [UNSEARCHED.get(name, name) for name in reversed(others)], fontsize=8)
         right.axvline(0, color="0.3", lw=1)
         right.set(
             xlabel=f"gain in mean accuracy over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
         )
         right.set_title("strategies and options, whole searches")
-    first = next(iter(studies.values()))
     more = (
-        f"{note}; test accuracy, mean over σ = 0 … {first.sigmas[-1]:g}, of a fresh network trained with the usual "
-        f"recipe under the rates that the search had found by then; 95 % intervals over {len(first.seeds)} training "
-        f"seeds ({', '.join(map(str, first.seeds))}); filled: the interval excludes 0 (not corrected for the number of "
-        f"comparisons); data: {first.data['name']} ({first.data['source']})"
+        "test accuracy of a fresh network trained with the usual recipe under the numbers that the search had found by "
+        "then; filled: the interval excludes 0 (not corrected for the number of comparisons)"
     )
-    save(figure, folder, "study", fill(more, 150))
+    save(figure, folder, "study", _notes(studies, f"{note}; {more}", 150))
+
+
+def _notes(studies: Mapping[str, Study], rest: str, width: int) -> str:
+    """What a reader must know of the studies: the levels, the seeds and the images of each, and `rest`."""
+    lines = []
+    for task, study in studies.items():
+        seeds, data = ", ".join(map(str, study.seeds)), study.data
+        over = (
+            f"95 % intervals over {len(study.seeds)} training seeds ({seeds})"
+            if len(study.seeds) > 1
+            else (f"one training seed ({seeds}), so no intervals")
+        )
+        counts = " / ".join(f"{data['images_used'][part]:,} {part}" for part in ("train", "validation", "test"))
+        images = f"data: {data['name']} ({data['source']}), {counts} images"
+        lines.append(f"({TASKS[task].panel}) mean over σ = 0 … {study.sigmas[-1]:g}; {over}; {images}")
+    return "\n".join(fill(line, width) for line in (*lines, rest))
+
+
+def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> None:
+    """Along equal rates: what a trial tells the search, and what a final training is worth; beside it, chance."""
+    figure, axes = plt.subplots(
+        len(studies), 2, figsize=(9.5, 3.6 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
+    )
+    for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
+        space = study.landscape
+        for values, look, label in (
+            (space.accuracy, VARIANT_LOOKS[0], "final training, test images"),
+            (space.objective, VARIANT_LOOKS[1], "objective of one trial, validation images"),
+            (space.whole_objective, VARIANT_LOOKS[4], "the same, had the trial its length"),
+        ):
+            curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
+        left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
+        left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}: what there is to find")
+        left.legend(fontsize=8)
+        # Every seed has its own weights at the start, so its trials are compared with one another.
+        for place, (values, look) in enumerate(
+            ((space.random_trials, VARIANT_LOOKS[2]), (space.equal_trials, VARIANT_LOOKS[3]))
+        ):
+            off = (values - values.mean(1, keepdims=True)).ravel()
+            shift = np.linspace(-0.25, 0.25, len(off))  # one beside the other, by seed
+            right.plot(off, place + shift, color=look[0], marker=look[2], ls="", ms=3.5, alpha=0.8)
+        right.set_yticks(
+            (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=8
+        )
+        right.set(xlabel="a trial's objective, minus its seed's mean", ylim=(-0.6, 1.6))
+        right.set_title("what one trial can see of it")
+    more = (
+        "the objective is a mean over the σ of the search; right: at equal rates, trials differ in the order of "
+        "images, dropout and drift alone"
+    )
+    save(figure, folder, "landscape", _notes(studies, f"{note}; {more}", 135))
 
 
 def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
@@ -122,7 +240,7 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
     figure, axes = plt.subplots(
         1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
     )
-    rows = [row for row in ROWS if any(row in result.untuned() for result in results.values())]
+    rows = [row for row in ROWS if any(row in (*result.untuned(), *result.tuned()) for result in results.values())]
     for ax, (task, result) in zip(axes[0], results.items(), strict=True):
         tuned = result.tuned()
         for place, row in enumerate(reversed(rows)):
@@ -139,7 +257,7 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
         ax.set(xlabel=f"mean accuracy over σ = 0 … {result.sigmas[-1]:g}")
         ax.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
     handles = [
-        Line2D([], [], color="black", ls="", marker="o", mfc="white", label="default values"),
+        Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),
         Line2D([], [], color="black", ls="", marker="D", label="tuned by the search, on validation data"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
@@ -150,17 +268,37 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
 def study_table(study: Study) -> pd.DataFrame:
     """A line for each run: epochs of search, accuracy, gain over the reference."""
     lines = {}
-    for name in (UNIFORM, *study.strategies, *study.options):
+    for name in (*UNSEARCHED, *study.strategies, *study.options):
         epochs, values = study.curve(name)
         gain = study.difference(name)
-        lines["uniform rate, no search" if name == UNIFORM else name] = {
+        lines[UNSEARCHED.get(name, name)] = {
             "epochs of search": f"{epochs[-1]:g}",
-            "mean accuracy": f"{values[-1].mean:.3f} ± {values[-1].half_width:.3f}",
-            f"gain over “{study.reference}”": "–"
-            if name == study.reference
-            else f"{gain.mean:+.3f} ± {gain.half_width:.3f}",
+            "mean accuracy": _show(values[-1]),
+            f"gain over “{study.reference}”": "–" if name == study.reference else _show(gain, "+"),
         }
     return pd.DataFrame(lines).T
+
+
+def landscape_text(study: Study) -> str:
+    """What the landscape says of the search, in numbers."""
+    space = study.landscape
+    low, high = space.good
+    return (
+        f"Equal rates from {low:.2f} to {high:.2f} are within 0.02 of the best of them "
+        f"({space.accuracy.mean(0).max():.3f}). The objective has a standard deviation of {space.spread:.3f} among "
+        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone (of which more "
+        f"drift draws could take away {space.error_of_draws:.3f}, as standard deviations add). Along the equal rates, "
+        f"the final training is best at {space.best(space.accuracy):.2f}, the objective of a trial at "
+        f"{space.best(space.objective):.2f}, and that of a trial as long as the final training at "
+        f"{space.best(space.whole_objective):.2f}; with the accuracy of the final training, the two have rank "
+        f"correlations of {_show(space.rank_correlation(space.objective))} and "
+        f"{_show(space.rank_correlation(space.whole_objective))}."
+    )
+
+
+def _show(e: Estimate, sign: str = "") -> str:
+    """A mean with its interval, where there is one: with a single seed there is none."""
+    return f"{e.mean:{sign}.3f}" + ("" if np.isnan(e.half_width) else f" ± {e.half_width:.3f}")
 
 
 def tuned_table(result: TaskResults) -> pd.DataFrame:
@@ -176,9 +314,9 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
         cells = {"found": "; ".join(found)}
         for name, of in (("default", row), ("tuned", tuned)):
             e = result.over_grid(of) if of in result.accuracy else None
-            cells[name] = "–" if e is None else f"{e.mean:.3f} ± {e.half_width:.3f}"
+            cells[name] = "–" if e is None else _show(e)
         gain = result.difference(tuned, row) if row in result.accuracy else None
-        cells["tuned − default"] = "–" if gain is None else f"{gain.mean:+.3f} ± {gain.half_width:.3f}"
+        cells["tuned − default"] = "–" if gain is None else _show(gain, "+")
         lines[ROWS.get(row, row)] = cells
     return pd.DataFrame(lines).T
 

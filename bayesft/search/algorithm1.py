@@ -30,13 +30,13 @@ from tqdm import tqdm
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, monte_carlo
-from bayesft.search.surrogate import MAX_DIMENSIONS, propose_batch
+from bayesft.search.surrogate import check_space, propose_batch
 from bayesft.seeds import derive_seed
 from bayesft.settings import SearchSettings
 from bayesft.training import Problem, Trained, fit
 from bayesft.training.tunable import Tunable
 
-TOP = 3  # trials that are measured again
+ENOUGH = 3  # finished trials, before another one can be called hopeless
 
 State = dict[str, Tensor]
 
@@ -98,14 +98,11 @@ def search(
     arguments of `objective`. The trials of a batch run in `n_jobs` processes, which change no number; without it, as
     `joblib.parallel_config` says, which also chooses another backend (a cluster).
 
-    Raises ValueError when there is nothing to tune, or more than a surrogate can tell apart.
+    Raises ValueError when there is nothing to tune, or more than a surrogate can tell apart, or when there is no room
+    for so many trials.
     """
     dimensions = tunable.dimensions
-    if not 0 < len(dimensions) <= MAX_DIMENSIONS:
-        raise ValueError(
-            f"{len(dimensions)} numbers to search, and a search can tell 1 to {MAX_DIMENSIONS} apart: let layers share "
-            'theirs with granularity = "stage", or choose fewer sites'
-        )
+    check_space(len(dimensions), settings.trials)
     measure = measure or objective
     progress = _Progress(problem, name, settings)
     trials = progress.trials
@@ -123,6 +120,7 @@ def search(
                 len(dimensions),
                 derive_seed(problem.task, problem.seed),
                 strategy=settings.strategy,
+                design=settings.design,
                 rule=settings.acquisition,
                 kernel=settings.kernel,
                 initial=settings.initial,
@@ -244,7 +242,7 @@ class _Halfway:
 
     def beat(self, mean: float, error: float) -> bool:
         """Whether a trial that has reached `mean` is worse than half of them, by more than two standard errors."""
-        return len(self.reached) >= TOP and mean + 2 * error < float(np.median(self.reached))
+        return len(self.reached) >= ENOUGH and mean + 2 * error < float(np.median(self.reached))
 
     def predicted(self, mean: float, error: float) -> tuple[float, float]:
         """What it would have ended with, had it gained what they did on average, and the error of that."""
@@ -290,7 +288,7 @@ class _Progress:
 
     def __init__(self, problem: Problem, name: str, settings: SearchSettings):
         self.checkpoint, self.name = problem.checkpoint, problem.label(name)
-        self.inherit = settings.weights == "inherit"
+        self.inherit, self.keep = settings.weights == "inherit", settings.top
         self.trials: list[Trial] = []
         self.weights: dict[int, State] = {}
         found = self.checkpoint.load(self.name) if self.checkpoint else None
@@ -312,4 +310,4 @@ class _Progress:
 
     def top(self) -> list[Trial]:
         """The best trials that ended, the earlier first where two are equal."""
-        return sorted((t for t in self.trials if not t.stopped), key=lambda t: -t.objective)[:TOP]
+        return sorted((t for t in self.trials if not t.stopped), key=lambda t: -t.objective)[: self.keep]

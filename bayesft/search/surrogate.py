@@ -11,6 +11,7 @@ Rates are points of the unit cube here, (n, d); the bounds are applied by the ca
 import warnings
 
 import numpy as np
+from scipy.stats import qmc
 from sklearn.exceptions import ConvergenceWarning
 from skopt.acquisition import gaussian_ei, gaussian_lcb
 from skopt.learning import GaussianProcessRegressor
@@ -18,11 +19,23 @@ from skopt.learning.gaussian_process.kernels import RBF, ConstantKernel, Matern,
 from threadpoolctl import threadpool_limits
 
 from bayesft.seeds import derive_seed
-from bayesft.settings import Acquisition, Kernel, Strategy
+from bayesft.settings import Acquisition, Design, Kernel, Strategy
 
 CLOSEST = 0.02  # no proposal nearer than this to an earlier one, in the unit cube
 CANDIDATES = 4096
 MAX_DIMENSIONS = 16  # with more, a surrogate of some twenty trials knows nothing
+
+
+def check_space(dimensions: int, trials: int) -> None:
+    """Raise ValueError when there is nothing to search, more than can be told apart, or no room for all trials."""
+    if not 0 < dimensions <= MAX_DIMENSIONS:
+        raise ValueError(
+            f"{dimensions} numbers to search, and a search can tell 1 to {MAX_DIMENSIONS} apart: let layers share "
+            'theirs with granularity = "stage", or choose fewer sites'
+        )
+    room = int((1 / (2 * CLOSEST)) ** dimensions + 1e-9)  # however badly the trials lie
+    if trials > room:
+        raise ValueError(f"trials = {trials}: {dimensions} number(s) to search have room for {room}")
 
 
 class Surrogate:
@@ -81,6 +94,7 @@ def propose(
     seed: int,
     *,
     strategy: Strategy = "gp",
+    design: Design = "random",
     rule: Acquisition = "ei",
     kernel: Kernel = "squared_exponential",
     initial: int = 4,
@@ -88,9 +102,9 @@ def propose(
 ) -> np.ndarray:
     """The next point to try, (d,), after the n trials so far: the arguments of `Surrogate`.
 
-    The first `initial` points are random; with the strategy "random" all are, the control of the same budget; with
-    "grid" they are those of a grid for `trials` of them. The point depends on the trials and the seed alone, so a
-    search that resumes from its log goes on as if never interrupted.
+    The first `initial` points are random, or spread evenly with the design "sobol"; with the strategy "random" all are
+    random, the control of the same budget; with "grid" they are those of a grid for `trials` of them. The point depends
+    on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
     Raises ValueError when the trials leave no room for a new one.
     """
     points = np.asarray(points, float).reshape(-1, dimensions)
@@ -104,6 +118,8 @@ def propose(
         best = points[np.argmax(model.posterior(points)[0])]
         near = best + generator.normal(0, 0.1, (CANDIDATES // 4, dimensions))
         candidates = np.vstack([candidates, near.clip(0, 1)])
+    if strategy == "gp" and design == "sobol" and len(points) < initial:
+        candidates = np.vstack([sobol_points(len(points), dimensions, seed), candidates])
     if len(points):
         distance = np.linalg.norm(candidates[:, None] - points[None], axis=2).min(1)
         if distance.max() < CLOSEST:
@@ -129,6 +145,15 @@ def propose_batch(
         proposed.append(propose(points, values, errors, dimensions, seed, **options))
         points, values, errors = np.vstack([points, proposed[-1]]), np.append(values, lie), np.append(errors, 0.0)
     return np.array(proposed)
+
+
+def sobol_points(start: int, dimensions: int, seed: int) -> np.ndarray:
+    """64 points, (64, d), of Sobol's sequence from number `start` on: any first few of them lie evenly.
+
+    The sequence is scrambled by `seed` (Owen, 1998).
+    """
+    sequence = qmc.Sobol(dimensions, rng=derive_seed(seed, "design") % 2**32)
+    return sequence.random_base2((start + 63).bit_length())[start : start + 64]
 
 
 def grid_point(number: int, trials: int, dimensions: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from bayesft.training.tunable import train as train_under
 def awp_gradient(gamma: float):
     """A gradient for `fit`: that of the loss at the perturbed weights. Tensors of fewer than two dimensions stay."""
 
-    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
         weights = [w for w in model.parameters() if w.dim() >= 2]
         # The climb's forward pass is no step of training: it moves the running statistics of copies.
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

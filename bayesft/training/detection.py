@@ -50,7 +50,9 @@ def flipped(image: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     return image.flip(-1), {**truth, "boxes": boxes, "masks": truth["masks"].flip(-1)}
 
 
-def detection_gradient(model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]]) -> Tensor:
+def detection_gradient(
+    model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]], progress: float = 0.0
+) -> Tensor:
     """The sum of Mask R-CNN's losses, its gradient left in `.grad`; `loss` has no part in it.
 
     Like every gradient for `fit`, which raises Diverged, with the step, where this is not finite.
@@ -61,7 +63,9 @@ def detection_gradient(model: nn.Module, loss: Loss, x: list[Tensor], y: list[di
     return value.detach()
 
 
-def flipping_gradient(model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]]) -> Tensor:
+def flipping_gradient(
+    model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]], progress: float = 0.0
+) -> Tensor:
     """`detection_gradient` with every second image flipped, drawn from the global generator, seeded each epoch."""
     pairs = [
         flipped(image, truth) if flip else (image, truth)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
 from bayesft.drift.montecarlo import drifting, in_every_place
-from bayesft.training.loop import Loss
+from bayesft.training.loop import Gradient, Loss
 from bayesft.training.trained import Problem, Trained
 from bayesft.training.tunable import Dimension, Tunable
 from bayesft.training.tunable import train as train_under
@@ -31,22 +31,29 @@ def drifted_copy(model: nn.Module, fault: FaultModel, sigma_train: float, parame
     return in_every_place(model, {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()})
 
 
-def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str):
-    """A gradient for `fit`: that of the loss of one drifted copy, drawn anew at each step."""
+def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise: float = 0.0) -> Gradient:
+    """A gradient for `fit`: that of the loss of one drifted copy, drawn anew at each step.
 
-    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-        copy = drifted_copy(model, fault, sigma_train, parameters)
-        value = loss(functional_call(model, copy, (x,), tie_weights=False), y)
+    Its level is uniform up to σ_train; over the first share `rise` of the training, up to a bound that grows to it.
+    A network of several inputs gets them as a tuple.
+    """
+
+    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
+        copy = drifted_copy(model, fault, sigma_train * min(1.0, progress / rise) if rise else sigma_train, parameters)
+        value = loss(functional_call(model, copy, x, tie_weights=False), y)
         value.backward()
         return value.detach()
 
     return gradient
 
 
+SIGMA_TRAIN = Dimension("sigma_train", 0.05, 2.0)  # up to where the mean factor of a weight is seven
+
+
 def tunable(fault: FaultModel, parameters: str) -> Tunable:
-    """σ_train, up to where the mean factor of a weight is seven."""
+    """σ_train."""
     return Tunable(
-        (Dimension("sigma_train", 0.05, 2.0),),
+        (SIGMA_TRAIN,),
         lambda _, values: nullcontext(drift_gradient(fault, *values, parameters)),
         lambda values: {"sigma_train": values[0]},
     )

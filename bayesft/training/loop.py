@@ -20,7 +20,7 @@ from bayesft.settings import Recipe
 from bayesft.training.checkpoint import Checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Gradient = Callable[[nn.Module, Loss, Tensor, Tensor], Tensor]
+Gradient = Callable[[nn.Module, Loss, Tensor, Tensor, float], Tensor]
 
 
 class Adam(torch.optim.Adam):
@@ -40,10 +40,11 @@ class Diverged(RuntimeError):
     """The loss or its gradient is no longer finite."""
 
 
-def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
     """Leave the gradient of the mean loss of the batch in `.grad` of the parameters, and return that loss.
 
-    Every method's gradient has this signature: x (B, ...), y (B, ...), a scalar back.
+    Every method's gradient has this signature: x (B, ...), y (B, ...), a scalar back. `progress` is the share of the
+    training's steps that are done, for a method that changes on the way.
     """
     value = loss(model(x), y)
     value.backward()
@@ -81,11 +82,11 @@ def fit(
     done = _resume(checkpoint, label, model, optimizer, scheduler)
     if done:
         tqdm.write(f"{label}: resuming after epoch {done} of {recipe.epochs}")
-    model.train()
     bar = tqdm(range(done, recipe.epochs), desc=label, initial=done, total=recipe.epochs, unit="epoch", disable=None)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in bar:
             torch.manual_seed(derive_seed(seed, "epoch", epoch))
+            model.train()  # at each epoch: what `after_epoch` measures may leave it in eval mode
             order = torch.randperm(len(data.labels)).to(device)
             # Batches of equal size: a last one of a single image would break batch normalisation.
             for step, batch in enumerate(order.tensor_split(steps)):
@@ -93,7 +94,8 @@ def fit(
                 # A GPU trains in bfloat16 where that is safe. Weights change between the passes of one step (AWP,
                 # drift-aware), so no cast of a weight may be kept.
                 with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
-                    value = gradient(model, loss, data.images[batch], data.labels[batch])
+                    progress = (epoch + step / steps) / recipe.epochs
+                    value = gradient(model, loss, data.images[batch], data.labels[batch], progress)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 if not (math.isfinite(value) and math.isfinite(norm)):
                     found = f"the loss is {float(value)} and its gradient's norm {float(norm)}"

@@ -161,6 +161,25 @@ def test_sites_of_a_residual_network():
     assert [site.modules for site in stages] == [("relu",), *(tuple(blocks[i : i + 2]) for i in (0, 2, 4, 6))]
 
 
+def test_what_is_squeezed_between_larger_maps_belongs_to_the_stage_around_it():
+    models = pytest.importorskip("torchvision.models")
+    with torch.device("meta"):
+        model = models.mobilenet_v3_small(weights=None)
+        model.eval()
+        layers, stages = (find_sites(model, torch.zeros(1, 3, 224, 224), g) for g in ("layer", "stage"))
+    assert [site.name for site in stages] == [f"{size}×{size} maps" for size in (112, 56, 28, 14, 7)] + ["features"]
+    assert [name for site in stages for name in site.modules] == [site.name for site in layers]
+    assert "features.1.block.1.activation" in stages[1].modules  # a squeeze's
+
+
+def test_a_bottleneck_that_the_network_widens_again_is_a_stage_of_its_own():
+    def layer(*sizes, **options):
+        return nn.Conv2d(1, 1, *sizes, **options), nn.ReLU()
+
+    model = nn.Sequential(*layer(3), *layer(3, stride=2), nn.Upsample(scale_factor=4), *layer(3), nn.Conv2d(1, 1, 1))
+    assert names(model, (1, 8, 8), "stage") == ["6×6 maps (1)", "2×2 maps", "6×6 maps (2)"]
+
+
 def test_sites_of_a_plain_deep_network():
     models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):  # shapes alone: the network has 130 million parameters

@@ -135,6 +135,7 @@ def test_repro_makes_every_figure_and_table(clone):
         "search",
         "tuned",
         "study",
+        "landscape",
     ):
         for suffix in ("png", "pdf"):
             assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure
@@ -146,7 +147,7 @@ def test_repro_makes_every_figure_and_table(clone):
     tuned = {"awp-tuned", "drift_dropout-tuned"}
     assert set(results[results.task == "mlp-mnist"].row) == rows | tuned | {"erm-programmed"}
     study = json.loads((report / "study.json").read_text())
-    assert set(study["mlp-mnist"]["0"]["runs"]) == {"GP", "random", "early stop", "uniform"}
+    assert set(study["mlp-mnist"]["0"]["runs"]) == {"GP", "random", "early stop", "uniform", "drift_dropout"}
     controls = {"erm-no-norm", "bayesft-no-norm"}
     assert set(results[results.task == "vgg11-cifar10"].row) == rows | controls | {"erm-programmed"}
     assert set(results[results.task == "preact50-cifar10"].row) == {"erm", "uniform", "bayesft", "bayesft-alg1"}

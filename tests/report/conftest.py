@@ -185,12 +185,23 @@ def study_files() -> Callable[..., dict]:
             ]
 
         lengths = {"GP": (16, 32, 48), "random": (16, 32, 48), "grid": (48,), "more draws": (48,), "early stop": (30,)}
-        runs = {**lengths, "uniform": (0,)}
+        runs = {**lengths, "uniform": (0,), "drift_dropout": (0,)}
         return {
             seed: {
                 "sigmas": [0.0, 1.5],
                 "data": DATA,
                 "runs": {name: run(place, epochs, seed) for place, (name, epochs) in enumerate(runs.items())},
+                "landscape": {
+                    "rates": [0.1, 0.3, 0.5, 0.7],
+                    "objective": [0.5, 0.6, 0.8, 0.7 + 0.2 * (seed == 1)],
+                    "whole_objective": [0.5, 0.6, 0.8, 0.7],
+                    "accuracy": [[0.9, u + 0.01 * seed] for u in (0.5, 0.66, 0.7, 0.6)],
+                    "equal_trials": {
+                        "objective": [u + seed for u in (0.7, 0.72, 0.74, 0.76)],
+                        "standard_error": [0.03, 0.01, 0.01, 0.01],
+                    },
+                    "random_trials": {"objective": [0.1, 0.3, 0.2, 0.6], "standard_error": [0.05] * 4},
+                },
             }
             for seed in seeds
         }

@@ -7,7 +7,7 @@ from scipy import stats
 
 from bayesft.report import worth
 from bayesft.report.results import ROWS
-from bayesft.report.worth import Study, figure_study, figure_tuned, study_table
+from bayesft.report.worth import Study, figure_landscape, figure_study, figure_tuned, landscape_text, study_table
 
 NOTE = "scale: quick"
 
@@ -56,9 +56,9 @@ def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
     figure, note = drawn["study"]
     left, right = figure.axes[:2]
     labels = {text.get_text() for text in left.get_legend().get_texts()}
-    assert labels == {"GP", "random", "grid", "uniform rate, no search"}
+    assert labels == {"GP", "random", "grid", "uniform rate, no search", "drift-aware + dropout, no search"}
     assert [tick.get_text() for tick in right.get_yticklabels()] == [
-        "early stop", "more draws", "grid", "random", "uniform rate, no search",
+        "early stop", "more draws", "grid", "random", "drift-aware + dropout, no search", "uniform rate, no search",
     ]  # fmt: skip
     assert left.get_title().startswith("(a)") and figure.axes[2].get_title().startswith("(b)")
     said = " ".join(note.split())
@@ -72,16 +72,51 @@ def test_what_differs_clearly_is_filled(drawn, studies):
     points = {
         line.get_ydata()[0]: line for line in right.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1
     }
-    for place, name in enumerate(["early stop", "more draws", "grid", "random", "uniform"]):
+    for place, name in enumerate(["early stop", "more draws", "grid", "random", "drift_dropout", "uniform"]):
         e = study.difference(name)
         assert (points[place].get_marker() == "o") == (e.high < 0 or e.low > 0), name
 
 
 def test_the_studys_table_has_a_line_a_run(studies):
     table = study_table(studies())
-    assert list(table.index) == ["uniform rate, no search", "GP", "random", "grid", "more draws", "early stop"]
+    unsearched = ["uniform rate, no search", "drift-aware + dropout, no search"]
+    assert list(table.index) == [*unsearched, "GP", "random", "grid", "more draws", "early stop"]
     assert table.loc["GP", "gain over “GP”"] == "–"
     assert table.loc["early stop", "epochs of search"] == "30"
+
+
+def test_what_trials_differ_by_is_taken_within_their_seed(studies):
+    # The seeds of the equal trials are 1 apart, which is no spread among the trials of one search.
+    space = studies().landscape
+    assert space.chance == pytest.approx(np.std([0.7, 0.72, 0.74, 0.76], ddof=1))
+    assert space.spread == pytest.approx(np.std([0.1, 0.3, 0.2, 0.6], ddof=1))
+    assert space.error_of_draws == pytest.approx(np.sqrt((0.03**2 + 3 * 0.01**2) / 4))
+
+
+def test_the_landscape_tells_how_far_rates_may_be_off_and_how_well_trials_rank_them(studies):
+    space = studies().landscape
+    # Mean accuracies are 0.71, 0.79, 0.81, 0.76: the second is within 0.02 of the third, the best.
+    assert space.accuracy.mean(0) == pytest.approx([0.705, 0.785, 0.805, 0.755])
+    assert space.good == (0.3, 0.5)
+    # Ranks of accuracy 1 3 4 2; of the objective 1 2 4 3, and of seed 1's 1 2 3 4.
+    assert space.rank_correlation(space.objective).mean == pytest.approx((0.8 + 0.4 + 0.8) / 3)
+    assert space.rank_correlation(space.whole_objective).mean == pytest.approx(0.8)
+    assert space.rank_correlation(np.full((3, 4), 0.5)).mean == 0
+    assert (space.best(space.accuracy), space.best(space.objective)) == (0.5, 0.5)
+    text = landscape_text(studies())
+    assert "from 0.30 to 0.50" in text and f"{space.chance:.3f}" in text and "0.667 ±" in text
+
+
+def test_the_landscapes_figure_has_every_trial_of_every_seed(drawn, studies):
+    figure_landscape({"mlp-mnist": studies()}, "folder", NOTE)
+    figure, note = drawn["landscape"]
+    left, right = figure.axes
+    assert [len(line.get_xdata()) for line in left.lines] == [4, 4, 4]
+    random, equal = right.lines
+    assert len(random.get_xdata()) == len(equal.get_xdata()) == 3 * 4
+    assert equal.get_xdata() == pytest.approx([-0.03, -0.01, 0.01, 0.03] * 3)
+    assert sum(random.get_xdata()) == pytest.approx(0)
+    assert "3 training seeds (0, 1, 2)" in " ".join(note.split())
 
 
 def test_the_figure_of_tuning_has_both_values_of_every_method(drawn, results):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bayesft.drift import LogNormalDrift, drifted_parameters
 from bayesft.models import build, find_sites
 from bayesft.search import algorithm1, surrogate
-from bayesft.search.algorithm1 import TOP, objective, search
+from bayesft.search.algorithm1 import objective, search
 from bayesft.training import Checkpoint, Problem, dropout_rates
 
 FAULT = LogNormalDrift()
@@ -67,12 +67,14 @@ def test_best_trial_is_the_one_of_the_best_objective(result, random_result):
         assert list(about["rates"]) == ["2", "4"]
 
 
-def test_top_trials_are_measured_again_and_the_best_of_those_is_chosen(random_result):
-    again = [trial for trial in random_result.trials if trial.recheck is not None]
-    assert len(again) == TOP == 3
+@pytest.mark.parametrize("top", [1, 3, 5])
+def test_top_trials_are_measured_again_and_the_best_of_those_is_chosen(make_problem, make_settings, top):
+    found = run(make_problem(), make_settings(trials=6, top=top), random=True)
+    again = [trial for trial in found.trials if trial.recheck is not None]
+    assert len(again) == top
     worst_again = min(trial.objective for trial in again)
-    assert all(trial.objective <= worst_again for trial in random_result.trials if trial.recheck is None)
-    assert random_result.values == max(again, key=lambda trial: trial.recheck).values
+    assert all(trial.objective <= worst_again for trial in found.trials if trial.recheck is None)
+    assert found.values == max(again, key=lambda trial: trial.recheck).values
     assert all(trial.recheck_error >= 0 for trial in again)
 
 

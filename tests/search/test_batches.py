@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from bayesft.drift import LogNormalDrift
 from bayesft.models import find_sites
 from bayesft.search import algorithm1
-from bayesft.search.algorithm1 import TOP, search
+from bayesft.search.algorithm1 import search
 from bayesft.search.surrogate import CLOSEST, grid_point, propose, propose_batch
 from bayesft.training import Checkpoint, awp, dropout_rates
 from bayesft.training.tunable import Dimension, Tunable
@@ -149,7 +149,7 @@ def test_a_trial_that_ended_early_counts_as_what_the_others_would_have_gained(st
 
 def test_a_trial_that_ended_early_is_never_chosen(stopping):
     again = [trial.number for trial in stopping.trials if trial.recheck is not None]
-    assert sorted(again) == [1, 2, 5] and len(again) == TOP
+    assert sorted(again) == [1, 2, 5]
     assert stopping.best.number == 5
 
 
@@ -182,6 +182,22 @@ def test_more_numbers_than_a_search_can_tell_apart_are_refused(make_problem, mak
     many = Tunable(tuple(Dimension(str(i), 0.0, 1.0) for i in range(count)), None, None)
     with pytest.raises(ValueError, match=f'{count} numbers to search.*1 to 16.*granularity = "stage"'):
         run(make_problem(), make_settings(), many)
+
+
+def test_more_trials_than_there_is_room_for_are_refused_before_the_first(make_problem, make_settings):
+    one = Tunable((Dimension("rate", 0.0, 1.0),), None, None)
+    with pytest.raises(ValueError, match="trials = 26: 1 number.* room for 25"):
+        run(make_problem(), make_settings(trials=26), one)
+
+
+@pytest.mark.parametrize("strategy", ["gp", "random"])
+def test_there_is_room_for_as_many_trials_as_are_allowed_in_one_dimension(strategy):
+    for seed in range(3):
+        points = np.zeros((0, 1))
+        for n in range(25):
+            values = np.sin(5 * points[:, 0])
+            new = propose(points, values, np.full(n, 0.01), 1, seed, strategy=strategy, initial=20)
+            points = np.vstack([points, new])
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an optional extra")

@@ -44,6 +44,34 @@ def test_proposals_of_the_surrogate_are_new_points_of_the_cube(count, dimensions
     assert_new_point_of_the_cube(point, points, dimensions)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 16), st.integers(1, 5), st.integers(0, 2**31))
+def test_points_of_an_even_design_are_new_points_of_the_cube(count, dimensions, seed):
+    points = np.zeros((0, dimensions))
+    for n in range(count):
+        nothing = np.zeros(n), np.full(n, 0.1)
+        point = propose(points, *nothing, dimensions, seed, design="sobol", initial=count)
+        assert_new_point_of_the_cube(point, points, dimensions)
+        points = np.vstack([points, point])
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_an_even_design_has_a_point_in_every_quarter_and_depends_on_the_seed(seed):
+    points = np.zeros((0, 1))
+    for n in range(4):
+        point = propose(points, np.zeros(n), np.full(n, 0.1), 1, seed, design="sobol", initial=4)
+        points = np.vstack([points, point])
+    assert sorted((4 * points[:, 0]).astype(int)) == [0, 1, 2, 3]
+    assert propose(np.zeros((0, 1)), [], [], 1, seed + 1, design="sobol", initial=4) != points[0]
+
+
+def test_the_design_is_that_of_the_surrogates_strategy_alone():
+    random = propose(np.zeros((0, 2)), [], [], 2, 3, strategy="random", design="sobol")
+    assert np.array_equal(random, propose(np.zeros((0, 2)), [], [], 2, 3, strategy="random"))
+    assert not np.array_equal(random, propose(np.zeros((0, 2)), [], [], 2, 3, design="sobol"))
+
+
 @pytest.mark.parametrize("strategy", ["random", "gp"])
 def test_a_crowded_line_still_has_room_and_no_proposal_comes_too_close(strategy):
     points, values, errors = np.zeros((0, 1)), [], []

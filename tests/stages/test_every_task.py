@@ -102,13 +102,22 @@ def test_the_study_has_every_search_at_each_of_its_lengths(workspace):
     p = load()
     found = json.loads(study_file("mlp-mnist", 0).read_text())
     assert found["sigmas"][-1] == p.study.sigma_max
-    settings = {**{name: of for name, (_, of) in p.study_settings("mlp-mnist").items()}, "uniform": None}
+    settings = {name: of for name, (_, of) in p.study_settings("mlp-mnist").items()}
+    settings |= dict.fromkeys(study.UNSEARCHED)
     assert list(found["runs"]) == list(settings)
     for name, points in found["runs"].items():
         assert [point["trials"] for point in points] == list(p.study.lengths(name, settings[name]))
-        assert [point["epochs_search"] for point in points] == [4 * point["trials"] for point in points]
+        epochs = settings[name].epochs if settings[name] else 0
+        assert [point["epochs_search"] for point in points] == [epochs * point["trials"] for point in points]
         assert all(len(point["accuracy"]) == len(found["sigmas"]) for point in points)
     assert len(found["runs"]["GP"]) > len(found["runs"]["grid"]) == 1
+    for values in ("objective", "whole_objective", "accuracy"):
+        assert len(found["landscape"][values]) == p.study.landscape
+    space, trials = found["landscape"], p.search_settings("mlp-mnist").trials
+    assert len(space["rates"]) == p.study.landscape
+    assert space["rates"] == sorted(space["rates"]) and space["rates"][0] > 0 and space["rates"][-1] < 0.8
+    for kind in ("equal_trials", "random_trials"):
+        assert len(space[kind]["objective"]) == len(space[kind]["standard_error"]) == trials
 
 
 def test_the_report_of_all_of_them(workspace):
@@ -123,6 +132,7 @@ def test_the_report_of_all_of_them(workspace):
         "search",
         "tuned",
         "study",
+        "landscape",
         *(f"figure3{task.panel}" for task in TASKS.values()),
     ]:
         assert (figures / f"{name}.png").stat().st_size > 5_000, name

@@ -10,6 +10,7 @@ from bayesft.tasks import CLASSIFICATION, TASKS
 from stages.parameters import ParameterError, load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+SEARCH = yaml.safe_load(PARAMS.read_text())["search"]
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_every_tuned_method_gets_the_same_search():
     settings = parameters.tuning_settings("mlp-mnist")
     paper = parameters.search_settings("mlp-mnist")
     assert settings.weights == "scratch" and paper.weights == "inherit"
-    assert (settings.trials, settings.sigmas, settings.draws) == (paper.trials, paper.sigmas, paper.draws)
+    assert (settings.sigmas, settings.draws, settings.bounds) == (paper.sigmas, paper.draws, paper.bounds)
     assert parameters.search_settings("mlp-mnist", "random").strategy == "random"
 
 
@@ -61,7 +62,10 @@ def test_the_searches_of_the_study_differ_in_what_their_names_say():
     for name, option in parameters.study.options.items():
         differing = {key for key, value in found[name][1].model_dump().items() if value != reference[key]}
         assert differing == set(option), name
-    assert len({settings.trials * settings.epochs for _, settings in found.values()}) == 1  # equal epochs
+    for name, (method, settings) in found.items():
+        if name.startswith("GP"):  # its control differs in what proposes, and in nothing else
+            control = name.replace("GP", "random", 1)
+            assert found[control] == (method, settings.model_copy(update={"strategy": "random"})), name
 
 
 def test_a_search_of_the_study_is_looked_at_after_each_of_its_lengths():
@@ -183,6 +187,11 @@ def test_a_missing_key_is_named(tmp_path):
             {"x": {"kernel": "rbf"}},
             "study.options.x.kernel = 'rbf': Input should be 'squared_exponential'",
         ),
+        ("search", {**SEARCH, "weights": "scratch", "stop_early": True}, "a trial of one epoch has no half-way"),
+        ("tuned.search", {"trials": 3}, "initial = 4 must be less than trials = 3, or every trial is random"),
+        ("study.options", {"x": {"trials": 4}}, "'trials': 4}: initial = 4 must be less"),
+        ("study.options", {"uniform": {"draws": 9}}, "the name 'uniform' is taken"),
+        ("study.options", {"grid!": {"draws": 9}, "grid?": {"draws": 9}}, "the name 'grid!' is taken"),
         ("training.drift_dropout.rate", {"mnist": 0.3}, "training.drift_dropout.rate.cifar10: missing"),
         ("detection.weights", "imagenet", "the backbone slim has only none"),
         ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),

@@ -116,6 +116,19 @@ def test_each_step_meets_a_fresh_drift_of_a_level_that_is_uniform(separable):
     assert len({seed for _, _, seed in fault.calls}) == 400
 
 
+def test_the_level_of_drift_rises_over_the_first_share_of_the_training(separable):
+    model, data = build(DEEP, 0), separable(8)
+    levels = {}
+    for progress in (0.0, 0.1, 0.3, 0.5, 0.9):
+        fault = Recorder()
+        gradient = drift_gradient(fault, 1.5, "all", rise=0.5)
+        torch.manual_seed(3)
+        gradient(model, F.cross_entropy, *data, progress)
+        levels[progress] = fault.calls[0][1]
+    assert levels[0.0] == 0 and levels[0.1] == pytest.approx(levels[0.9] / 5)
+    assert levels[0.3] == pytest.approx(levels[0.9] * 0.6) and levels[0.5] == levels[0.9] > 0
+
+
 def test_training_learns_repeats_and_says_how(make_problem, recipe):
     problem = make_problem(recipe=recipe.model_copy(update={"epochs": 30}))
     trained = drift_aware.train(problem, LogNormalDrift(), 0.8, "all")

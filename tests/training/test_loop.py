@@ -49,11 +49,47 @@ class Counted:
     def __init__(self, stop: int | None = None):
         self.calls, self.stop = 0, stop
 
-    def __call__(self, model, loss, x, y):
+    def __call__(self, model, loss, x, y, progress):
         self.calls += 1
         if self.calls == self.stop:
             raise Interrupted
         return plain_gradient(model, loss, x, y)
+
+
+def test_a_gradient_is_told_how_much_of_the_training_is_done(separable, recipe, tmp_path):
+    told, resumed = [], []
+
+    def telling(into, stop=None):
+        def gradient(model, loss, x, y, progress):
+            into.append(progress)
+            if len(into) == stop:
+                raise Interrupted
+            return plain_gradient(model, loss, x, y)
+
+        return gradient
+
+    fit(build(PLAIN, 0), separable(40), recipe, seed=0, label="t", gradient=telling(told))
+    steps = len(told)
+    assert told == pytest.approx([step / steps for step in range(steps)])
+    with Checkpoint(tmp_path / "c") as checkpoint, pytest.raises(Interrupted):
+        options = {"seed": 0, "label": "t", "checkpoint": checkpoint}
+        fit(build(PLAIN, 0), separable(40), recipe, gradient=telling([], steps // recipe.epochs + 2), **options)
+    with Checkpoint(tmp_path / "c") as checkpoint:
+        options = {"seed": 0, "label": "t", "checkpoint": checkpoint}
+        fit(build(PLAIN, 0), separable(40), recipe, gradient=telling(resumed), **options)
+    assert resumed == told[steps // recipe.epochs :]
+
+
+def test_a_measurement_that_leaves_eval_mode_does_not_stop_dropout(separable, recipe):
+    modes = []
+
+    def gradient(model, loss, x, y, progress):
+        modes.append(model.training)
+        return plain_gradient(model, loss, x, y)
+
+    model = build(PLAIN, 0)
+    fit(model, separable(40), recipe, seed=0, label="t", gradient=gradient, after_epoch=lambda _: not model.eval())
+    assert len(modes) > recipe.epochs and all(modes)
 
 
 def test_fit_learns_a_separable_problem(separable, recipe):
@@ -92,7 +128,7 @@ def test_each_epoch_shows_every_image_once_in_batches_of_nearly_equal_size(count
     data = Split(torch.arange(count).float()[:, None], torch.zeros(count, dtype=torch.int64))
     seen: list[list[int]] = []
 
-    def gradient(model, loss, x, y):
+    def gradient(model, loss, x, y, progress):
         seen.append([int(value) for value in x[:, 0]])
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
@@ -117,7 +153,7 @@ def test_step_size_follows_the_schedule(schedule):
     data = Split(torch.zeros(40, 1), torch.zeros(40, dtype=torch.int64))
     positions = [model.weight.item()]
 
-    def gradient(model, loss, x, y):
+    def gradient(model, loss, x, y, progress):
         model.weight.grad = torch.ones_like(model.weight)
         return torch.zeros(())
 
@@ -223,7 +259,7 @@ def test_repeatedly_interrupted_training_still_ends_with_the_same_bits(tmp_path,
 def test_loss_that_is_not_finite_stops_the_training_and_is_named(separable, recipe, make_problem, value):
     model, calls = build(PLAIN, 0), []
 
-    def gradient(model, loss, x, y):
+    def gradient(model, loss, x, y, progress):
         calls.append({name: p.detach().clone() for name, p in model.named_parameters()})
         result = plain_gradient(model, loss, x, y)
         return result if len(calls) <= 4 else torch.tensor(value)
@@ -268,9 +304,9 @@ def test_all_methods_start_from_the_same_weights_and_see_the_images_in_the_same_
             starts[method] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             batches[method] = []
 
-            def note(model, loss, x, y):
+            def note(model, loss, x, y, progress):
                 batches[method].append(x.clone())
-                return gradient(model, loss, x, y)
+                return gradient(model, loss, x, y, progress)
 
             return fit(model, data, recipe, gradient=note, **rest)
 

@@ -12,7 +12,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
     model = torch.nn.Linear(3, 2)
     before = model.weight.detach().clone()
 
-    def poisoned(model, loss, x, y):
+    def poisoned(model, loss, x, y, progress):
         for p in model.parameters():
             p.grad = torch.full_like(p, float("nan"))
         return torch.tensor(0.5)

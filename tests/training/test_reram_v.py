@@ -87,7 +87,7 @@ def test_fixed_parameters_stay_put_while_the_others_are_retrained(make_larger, t
     seen, fit = [], reram_v.fit
 
     def spy(*arguments, **rest):
-        def gradient(model, loss, x, y):
+        def gradient(model, loss, x, y, progress):
             seen.append(flat({name: p.detach().clone() for name, p in model.named_parameters()}))
             return plain_gradient(model, loss, x, y)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bayesft.drift import LogNormalDrift
 from bayesft.models import find_sites
-from bayesft.training import awp, drift_aware, dropout_rates, uniform
+from bayesft.training import awp, drift_aware, drift_dropout, dropout_rates, uniform
+from bayesft.training.drift_aware import drift_gradient
 from bayesft.training.tunable import Dimension, train
 
 LINEAR, LOGARITHMIC = Dimension("rate", 0.2, 0.8), Dimension("gamma", 0.001, 0.1, log=True)
@@ -38,6 +39,12 @@ def declared(problem) -> dict:
             lambda: drift_aware.train(problem, fault, 0.7, "all"),
             {"sigma_train": 0.7},
         ),
+        "drift_dropout": (
+            drift_dropout.tunable(sites, (0.0, 0.8), lambda s: drift_gradient(fault, s, "all", drift_dropout.RISE)),
+            (0.3, 0.7),
+            lambda: drift_dropout.train(problem, fault, 0.3, 0.7, "all"),
+            {"rates": {"2": 0.3, "4": 0.3}, "sigma_train": 0.7},
+        ),
         "uniform": (
             uniform.tunable(sites, (0.0, 0.8)),
             (0.3,),
@@ -53,7 +60,7 @@ def declared(problem) -> dict:
     }
 
 
-@pytest.mark.parametrize("method", ["awp", "drift_aware", "uniform", "bayesft"])
+@pytest.mark.parametrize("method", ["awp", "drift_aware", "drift_dropout", "uniform", "bayesft"])
 def test_training_under_declared_values_is_the_method(make_problem, method):
     problem = make_problem()
     tunable, values, own, about = declared(problem)[method]
@@ -65,7 +72,7 @@ def test_training_under_declared_values_is_the_method(make_problem, method):
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-@pytest.mark.parametrize("method", ["awp", "drift_aware", "uniform", "bayesft"])
+@pytest.mark.parametrize("method", ["awp", "drift_aware", "drift_dropout", "uniform", "bayesft"])
 def test_every_declared_number_changes_the_training(make_problem, method):
     problem = make_problem()
     tunable, *_ = declared(problem)[method]
