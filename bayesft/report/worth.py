@@ -1,6 +1,6 @@
 """What tuning is worth, method by method, what the search itself is, and why: three figures and their tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -139,13 +139,11 @@ class Study:
 def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
     """Left: accuracy against the epochs that a search spent. Right: what each option gains over the reference."""
     figure, axes = plt.subplots(
-        len(studies), 2, figsize=(10.5, 3.9 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
+        len(studies), 2, figsize=(10.5, 4.2 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
     )
-    looks = [*VARIANT_LOOKS, ("#7a2300", "--", "h"), ("black", "-", "p")]
     for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
-        for i, name in enumerate(study.strategies):
+        for name, look in _looks(study.strategies).items():
             epochs, values = study.curve(name)
-            look = looks[i % len(looks)]
             if len(epochs) > 1:
                 curve(left, epochs, values, look, name)
             else:
@@ -161,7 +159,6 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
             xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
         )
         left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}: strategies")
-        left.legend(fontsize=7.5, loc="best", frameon=True, framealpha=0.75, edgecolor="none")
         others = [name for name in (*UNSEARCHED, *study.strategies, *study.options) if name != study.reference]
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
@@ -176,11 +173,25 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
             xlabel=f"gain in mean accuracy over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
         )
         right.set_title("strategies and options, whole searches")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, handlelength=3)
     more = (
         "test accuracy of a fresh network trained with the usual recipe under the numbers that the search had found by "
         "then; filled: the interval excludes 0 (not corrected for the number of comparisons)"
     )
     save(figure, folder, "study", _notes(studies, f"{note}; {more}", 150))
+
+
+def _looks(strategies: Sequence[str]) -> dict[str, tuple]:
+    """How each strategy is drawn: what proposes (before the comma) gives dashes and marker, the rest the colour."""
+    kinds = list(dict.fromkeys(name.partition(", ")[2] for name in strategies))
+    by_proposer = {"GP": ("-", "o"), "random": ("--", "s")}
+    looks = {}
+    for name in strategies:
+        proposer, _, kind = name.partition(", ")
+        colour = VARIANT_LOOKS[kinds.index(kind) % len(VARIANT_LOOKS)][0]
+        looks[name] = (colour, *by_proposer.get(proposer, (":", "D")))
+    return looks
 
 
 def _notes(studies: Mapping[str, Study], rest: str, width: int) -> str:
@@ -209,7 +220,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         for values, look, label in (
             (space.accuracy, VARIANT_LOOKS[0], "final training, test images"),
             (space.objective, VARIANT_LOOKS[1], "objective of one trial, validation images"),
-            (space.whole_objective, VARIANT_LOOKS[4], "the same, had the trial its length"),
+            (space.whole_objective, VARIANT_LOOKS[4], "the same of a trial as long as the training"),
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
         left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
@@ -286,8 +297,8 @@ def landscape_text(study: Study) -> str:
     return (
         f"Equal rates from {low:.2f} to {high:.2f} are within 0.02 of the best of them "
         f"({space.accuracy.mean(0).max():.3f}). The objective has a standard deviation of {space.spread:.3f} among "
-        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone (of which more "
-        f"drift draws could take away {space.error_of_draws:.3f}, as standard deviations add). Along the equal rates, "
+        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone; what drift draws "
+        f"add to that, and more of them would take away, is {space.error_of_draws:.3f}. Along the equal rates, "
         f"the final training is best at {space.best(space.accuracy):.2f}, the objective of a trial at "
         f"{space.best(space.objective):.2f}, and that of a trial as long as the final training at "
         f"{space.best(space.whole_objective):.2f}; with the accuracy of the final training, the two have rank "

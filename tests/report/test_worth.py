@@ -55,7 +55,7 @@ def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
     figure_study({"mlp-mnist": studies(), "lenet-mnist": studies()}, "folder", NOTE)
     figure, note = drawn["study"]
     left, right = figure.axes[:2]
-    labels = {text.get_text() for text in left.get_legend().get_texts()}
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {"GP", "random", "grid", "uniform rate, no search", "drift-aware + dropout, no search"}
     assert [tick.get_text() for tick in right.get_yticklabels()] == [
         "early stop", "more draws", "grid", "random", "drift-aware + dropout, no search", "uniform rate, no search",
