@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def harden(
     metric: Metric | None = None,
     method: Literal["drift_dropout", "bayesft"] = "drift_dropout",
     recipe: Recipe = RECIPE,
-    settings: SearchSettings | None = None,
+    settings: SearchSettings | Mapping[str, Any] | None = None,
     fault: FaultModel = DRIFT,
     parameters: str = "all",
     sites: Sequence[Site | str] | None = None,
@@ -109,17 +110,17 @@ def harden(
 
     `method`: what is searched. "drift_dropout", the study's own recipe, tunes one dropout rate and σ_train, the level
     of drift up to which the network trains; "bayesft", the paper's, a rate for each site. `settings`: how it is
-    searched; without them, eight trials as long as the training. `sites`: where dropout goes
-    (names of modules, or `Site`s whose modules share a rate). `rates`: no search, these rates (one a site, by the
-    names of sites, or one for all). `uniform`: train a control under this one rate, too. `sigma_train`, with
-    `rates` or "bayesft": train all but the plain network under drift up to this level, too. `n_jobs`: processes
-    for the trials of a batch (settings.batch), as joblib takes it. `checkpoint`: a folder in which a killed call finds
-    its work again.
+    searched, or what to change of the default: eight trials from fresh weights, as long as the training. `sites`:
+    where dropout goes (names of modules, or `Site`s whose modules share a rate). `rates`: no search, these rates (one
+    a site, by the names of sites, or one for all). `uniform`: train a control under this one rate, too.
+    `sigma_train`, with `rates` or "bayesft": train all but the plain network under drift up to this level, too.
+    `n_jobs`: processes for the trials of a batch (settings.batch), as joblib takes it. `checkpoint`: a folder in which
+    a killed call finds its work again.
 
     Raises ValueError for what it can't do, before any training.
     """
-    # Trials as long as the training: shorter ones ask for less dropout and drift than it can stand (see the study).
-    settings = settings or SearchSettings(trials=8, epochs=recipe.epochs, weights="scratch")
+    if not isinstance(settings, SearchSettings):  # changes of the default, whose trials are as long as the training
+        settings = SearchSettings(**{"trials": 8, "epochs": recipe.epochs, "weights": "scratch", **(settings or {})})
     evaluate_sigmas = tuple(dict.fromkeys(map(float, evaluate_sigmas)))
     if draws < 2 or not evaluate_sigmas or not all(sigma >= 0 for sigma in evaluate_sigmas):
         raise ValueError(f"draws = {draws}, evaluate_sigmas = {evaluate_sigmas}: need two draws and σ of at least 0")
@@ -142,7 +143,7 @@ def harden(
         if len({len(part.images.tensors) for part in parts.values()}) > 1:
             counts = ", ".join(f"{len(part.images.tensors)} for {name}" for name, part in parts.items())
             raise ValueError(f"the data differ in the number of inputs: {counts}")
-        told = _told(loss), _told(metric), _told(fault)
+        told = _told((loss, metric, fault)) if checkpoint else None
         loss, metric = _loss_and_metric(loss, metric, parts["train"].labels, settings)
         loss = partial(_in_float32, loss)
         if not drifted_parameters(start, fault, 1.0, (), 0, parameters):
@@ -300,11 +301,18 @@ def _in_float32(loss: Loss, outputs: object, targets: Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value.float() if value.dtype == torch.bfloat16 else value
         if isinstance(value, dict):
-            return {name: whole(each) for name, each in value.items()}
-        return tuple(map(whole, value)) if isinstance(value, (tuple, list)) else value
+            changed = copy(value)  # of a class of its own, perhaps
+            for name, each in value.items():
+                changed[name] = whole(each)
+            return changed
+        if isinstance(value, (tuple, list)):
+            values = map(whole, value)
+            return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+        return value
 
+    outputs = whole(outputs) if torch.is_autocast_enabled("cuda") else outputs
     with torch.autocast("cuda", enabled=False):
-        return loss(whole(outputs), targets)
+        return loss(outputs, targets)
 
 
 @torch.no_grad()
@@ -372,7 +380,9 @@ def _rates(
     if rates is None:
         return None
     if isinstance(rates, Mapping):
-        rates = [rates.get(site.name, math.nan) for site in sites] if len(rates) == len(sites) else list(rates.values())
+        if sorted(rates) != sorted(site.name for site in sites):
+            raise ValueError(f"{name} of {sorted(rates)}: need one for each of {[site.name for site in sites]}")
+        rates = [rates[site.name] for site in sites]
     values = (float(rates),) * len(sites) if np.ndim(rates) == 0 else tuple(map(float, rates))
     if len(values) != len(sites) or not all(0 <= rate < 1 for rate in values):
         raise ValueError(f"{name} = {rates}: need one rate in [0, 1), or one for each of {len(sites)} sites")
@@ -469,28 +479,47 @@ def _log(trials: list[Trial], names: list[str], sites: list[Site]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["number", *names, *columns[1:]])
 
 
-def _told(value: object, depth: int = 4) -> object:
+def _told(value: object, within: tuple[int, ...] = ()) -> object:
     """What tells a loss, a metric or a fault model from another one, the same in every process.
 
-    For a function its name, code and what it closes over, for an object its class and attributes.
+    For a function its name, code, and what it is bound to and closes over; for an object its class and attributes.
     """
-    if isinstance(value, partial):
-        return _told(value.func), _told(value.args), _told(value.keywords)
+    if isinstance(value, (Tensor, np.ndarray)):
+        array = value.detach().cpu().contiguous().view(-1) if isinstance(value, Tensor) else np.ascontiguousarray(value)
+        content = array.view(torch.uint8).numpy() if isinstance(value, Tensor) else array
+        return str(value.dtype), tuple(value.shape), hashlib.sha256(content.tobytes()).hexdigest()
+    if isinstance(value, (type, ModuleType)):
+        return getattr(value, "__module__", ""), value.__name__
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    if id(value) in within:
+        return "itself"
+
+    def inner(each: object) -> object:
+        return _told(each, (*within, id(value)))
+
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(inner(each)) for each in value)
     if isinstance(value, (tuple, list)):
-        return [_told(each, depth) for each in value]
-    if isinstance(value, dict):
-        return [(str(key), _told(each, depth)) for key, each in value.items()]
-    if isinstance(value, Tensor):
-        return value.shape, value.tolist()
-    if depth and hasattr(value, "__code__"):
-        code, cells = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
-        constants = [c for c in code.co_consts if isinstance(c, (int, float, str, tuple))]
-        inner = [c.co_code.hex() for c in code.co_consts if hasattr(c, "co_code")]
-        own = code.co_code.hex(), code.co_names, repr(constants), inner
-        rest = value.__defaults__, value.__kwdefaults__, cells
-        return value.__module__, value.__qualname__, own, _told(rest, depth - 1)
-    if depth and hasattr(value, "__dict__") and not isinstance(value, type):
-        return type(value).__module__, type(value).__qualname__, _told(vars(value), depth - 1)
+        return [inner(each) for each in value]
+    if isinstance(value, Mapping):
+        return [(inner(key), inner(each)) for key, each in value.items()]
+    if isinstance(value, partial):
+        return inner(value.func), inner(value.args), inner(value.keywords)
+    if isinstance(value, CodeType):
+        return value.co_code.hex(), value.co_names, inner(value.co_consts)
+    if isinstance(value, MethodType):
+        return inner(value.__func__), inner(value.__self__)
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        read = {name: value.__globals__.get(name) for name in value.__code__.co_names}
+        plain = {name: each for name, each in read.items() if isinstance(each, (bool, int, float, str))}
+        rest = value.__code__, value.__defaults__, value.__kwdefaults__, cells, plain
+        return value.__module__, value.__qualname__, inner(rest)
+    if isinstance(value, nn.Module):
+        return repr(value), inner(value.state_dict())
+    if hasattr(value, "__dict__"):
+        return inner(type(value)), inner(vars(value))
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 

@@ -39,6 +39,8 @@ TaskName = Annotated[str, _one_of(CLASSIFICATION)]
 Tunable = Literal["awp", "drift_aware", "uniform", "drift_dropout", "bayesft"]
 DataName = Literal["mnist", "cifar10", "gtsrb"]
 AblationName = Annotated[str, _one_of(ABLATIONS)]
+ONE_NUMBER = ("awp", "drift_aware", "uniform")  # methods that have a single number to tune
+ONE_DIMENSION = 25  # trials that keep their distance from one another on a line, however badly they lie
 TUNED = "-tuned"  # ends the name of a method variant: the same method, its numbers found by the search
 NO_NORM = "-no-norm"  # ends the name of a method variant: the same method on the network without batch norm
 WEIGHTS = [("none", "slim"), *((w, "resnet18") for w in ("none", "imagenet"))]  # what a detector can start from
@@ -81,7 +83,7 @@ class Study(Settings):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
     jobs: PositiveInt
     sigma_max: PositiveFloat
-    landscape: int = Field(ge=3)
+    landscape: int = Field(ge=3, le=ONE_DIMENSION)
     reference: str
     strategies: dict[str, Searched]
     options: dict[str, dict[str, Any]]
@@ -457,19 +459,23 @@ def _contradictions(p: Parameters) -> list[str]:
 
 def _wrong_searches(p: Parameters) -> list[str]:
     """Where changes of the search's settings, by themselves or together with the rest, are not allowed."""
-    searches = [("search", {}, partial(p.search_settings, task)) for task in (*p.tasks, *p.deep.tasks)]
-    searches += [("search", {}, lambda: p.detection_search) for _ in p.detection.tasks]
-    searches += [("tuned.search", p.tuned.search, partial(p.tuning_settings, task)) for task in p.tuned.tasks]
+    searches = [("search", {}, partial(p.search_settings, task), False) for task in (*p.tasks, *p.deep.tasks)]
+    searches += [("search", {}, lambda: p.detection_search, False) for _ in p.detection.tasks]
+    alone = any(method in ONE_NUMBER for method in p.tuned.methods)
+    searches += [("tuned.search", p.tuned.search, partial(p.tuning_settings, task), alone) for task in p.tuned.tasks]
     for name, of in p.study.searches.items():
         key = f"study.strategies.{name}.search" if name in p.study.strategies else f"study.options.{name}"
-        searches += [(key, of.search, partial(p.search_settings, task, **of.search)) for task in p.study.tasks]
+        alone = of.method in ONE_NUMBER or name == p.study.reference  # with which equal trials are made, too
+        searches += [(key, of.search, partial(p.search_settings, task, **of.search), alone) for task in p.study.tasks]
     wrong = []
-    for key, change, settings in searches:
+    for key, change, settings, one_dimension in searches:
         try:
             found = settings()
         except ValidationError as errors:
             wrong += [_wrong_search(error, key, change) for error in errors.errors()]
             continue
+        if one_dimension and found.trials > ONE_DIMENSION:
+            wrong.append(f"{key}: trials = {found.trials}: where a single number is searched, at most {ONE_DIMENSION}")
         if found.strategy == "gp" and found.initial >= found.trials and change:
             wrong.append(
                 f"{key} = {change!r}: initial = {found.initial} must be less than trials = {found.trials}, or every "

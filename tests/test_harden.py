@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -267,6 +268,8 @@ def test_many_sites_are_fine_where_they_share_their_rate():
 
 def test_the_defaults_search_the_recommended_recipe():
     found = harden(mlp, rows(40), rows(30, 1), recipe=Recipe(epochs=3, batch_size=8), draws=2, evaluate_sigmas=(0.6,))
+    changed = harden(mlp, rows(40), rows(30, 1), settings={"trials": 5}, recipe=Recipe(epochs=2, batch_size=8), draws=2)
+    assert changed.log.cumulative_epochs.tolist() == [2] * 5
     assert len(found.log) == 8 and set(found.log.cumulative_epochs) == {3} and found.sigma_train is not None
 
 
@@ -290,11 +293,29 @@ def test_a_measurement_leaves_the_network_in_its_mode():
         assert model.training and model.embed.training and not model.first.training
 
 
-def test_a_loss_gets_outputs_in_float32():
-    given = {"a": (torch.ones(2, dtype=torch.bfloat16), torch.ones(2)), "b": torch.ones(2, dtype=torch.int64)}
+class Pair(NamedTuple):
+    first: Tensor
+    second: Tensor
+
+
+class Outputs(dict):
+    """As libraries of language models give them."""
+
+    extra = "kept"
+
+
+def test_a_loss_gets_outputs_in_float32_and_of_their_own_kind(monkeypatch):
+    bfloat16 = torch.ones(2, dtype=torch.bfloat16)
+    given = Outputs(a=Pair(bfloat16, torch.ones(2)), b=torch.ones(2, dtype=torch.int64))
     seen = []
     api._in_float32(lambda outputs, _: seen.append(outputs), given, None)
-    assert [t.dtype for t in (*seen[0]["a"], seen[0]["b"])] == [torch.float32, torch.float32, torch.int64]
+    assert seen[0] is given  # outside of autocast nothing is touched
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+    api._in_float32(lambda outputs, _: seen.append(outputs), given, None)
+    assert [t.dtype for t in (*seen[1]["a"], seen[1]["b"])] == [torch.float32, torch.float32, torch.int64]
+    assert (
+        seen[1].extra == "kept" and seen[1]["a"].first is seen[1]["a"][0] and given["a"].first.dtype == torch.bfloat16
+    )
 
 
 def within(tolerance: float):
@@ -316,9 +337,23 @@ def test_functions_are_told_apart_by_what_they_close_over_and_objects_by_what_th
     def with_default(outputs, targets, tolerance=1.0):
         return 0
 
-    made = [within(1.0), within(2.0), Within(1.0), Within(2.0), partial(loose, tolerance=1.0)]
+    import torch.nn.functional as functional
+
+    def nested(outputs, targets):
+        return [x < 0.1 for x in outputs]
+
+    def other(outputs, targets):
+        return [x < 0.2 for x in outputs]
+
+    nested.__qualname__ = other.__qualname__ = "same"
+    made = [within(1.0), within(2.0), Within(1.0), Within(2.0), partial(loose, tolerance=1.0), nested, other]
     made += [partial(loose, tolerance=2.0), with_default, F.mse_loss, F.l1_loss, None]
-    told = [repr(api._told(function)) for function in made]
+    made += [Within(1.0).__call__, Within(2.0).__call__, lambda o, t: functional.mse_loss(o, t)]
+    made += [Within(torch.zeros(3)), Within(torch.ones(3)), Within({"a", "b"}), Within(nn.Linear(1, 1))]
+    itself = Within(1.0)
+    itself.me = [itself]  # no end, if it were followed
+    told = [repr(api._told(function)) for function in [*made, itself]]
+    assert sum(map(len, told)) < 50_000
     assert len(set(told)) == len(told) and not any(" at 0x" in text for text in told)
     assert repr(api._told(within(1.0))) == told[0] and repr(api._told(Within(1.0))) == told[2]
 
@@ -597,8 +632,9 @@ ERRORS = {
     "nothing drifts": ({"model": lambda: nn.Sequential(nn.PReLU()), "parameters": "weights"}, "none that drift"),
     "another method": ({"method": "awp"}, "must be one of drift_dropout, bayesft"),
     "drift, searched and given": ({"method": "drift_dropout", "sigma_train": 0.5}, "give `rates` too"),
-    "rates of other sites": ({"rates": {"1": 0.1, "2": 0.1}}, "each of 2 sites"),
+    "rates of other sites": ({"rates": {"1": 0.1, "2": 0.1}}, "need one for each of"),
     "too many trials": ({"sites": ["1"], "settings": SETTINGS.model_copy(update={"trials": 26})}, "room for 25"),
+    "unknown settings": ({"settings": {"trails": 5}}, "trails"),
     "one draw": ({"draws": 1}, "two draws"),
     "sigma": ({"evaluate_sigmas": (0.1, -0.3)}, "at least 0"),
 }

@@ -16,7 +16,7 @@ from bayesft.report.results import ROWS, TaskResults, notes
 from bayesft.report.style import LOOKS, OTHER_LOOK, VARIANT_LOOKS, curve, save
 from bayesft.tasks import TASKS
 
-# The runs of the study that search nothing: methods at their default values.
+# The runs of the study that search nothing: methods at hand-set values.
 UNSEARCHED = {"uniform": "uniform rate, no search", "drift_dropout": "drift-aware + dropout, no search"}
 
 
@@ -24,8 +24,8 @@ UNSEARCHED = {"uniform": "uniform rate, no search", "drift_dropout": "drift-awar
 class Landscape:
     """The space that is searched, and how well one trial can see it, each by seed.
 
-    rates: equal ones for all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of a trial as
-    long as the final training; accuracy: of that final training, a mean over σ and draws (seeds, rates). equal_trials
+    rates: equal ones for all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of the final
+    training's network; accuracy: of that network on test images, a mean over σ and draws (seeds, rates). equal_trials
     and random_trials: objectives of trials of the same rates, and of random ones (seeds, trials); drawn: the standard
     error that each of the former owes to its drift draws.
     """
@@ -40,7 +40,9 @@ class Landscape:
 
     @classmethod
     def gather(cls, files: list[dict]) -> "Landscape":
-        """From the results of each seed."""
+        """From the results of each seed. Raises ValueError where their rates or numbers of trials differ."""
+        if len({(tuple(file["rates"]), len(file["equal_trials"]["objective"])) for file in files}) > 1:
+            raise ValueError("the study's seeds have other rates or other numbers of trials: run dvc repro")
         return cls(
             np.array(files[0]["rates"]),
             np.array([file["objective"] for file in files]),
@@ -62,9 +64,9 @@ class Landscape:
         return float(self.random_trials.var(1, ddof=1).mean() ** 0.5)
 
     @property
-    def error_of_draws(self) -> float:
-        """The standard deviation that more drift draws would take away from `chance`."""
-        return float((self.drawn**2).mean() ** 0.5)
+    def chance_without_draws(self) -> float:
+        """What would be left of `chance` with endless drift draws."""
+        return float(max(0.0, self.chance**2 - (self.drawn**2).mean()) ** 0.5)
 
     def rank_correlation(self, objective: np.ndarray) -> Estimate:
         """Spearman's, between an objective and the accuracy of a final training, along the equal rates."""
@@ -80,10 +82,14 @@ class Landscape:
 
     @property
     def good(self) -> tuple[float, float]:
-        """The equal rates, from the least to the greatest, whose final training is within 0.02 of the best one."""
+        """The equal rates around the best one, from the least to the greatest, whose final training is within 0.02."""
         mean = self.accuracy.mean(0)
-        near = self.rates[mean >= mean.max() - 0.02]
-        return float(near.min()), float(near.max())
+        low = high = int(mean.argmax())
+        while low > 0 and mean[low - 1] >= mean.max() - 0.02:
+            low -= 1
+        while high < len(mean) - 1 and mean[high + 1] >= mean.max() - 0.02:
+            high += 1
+        return float(self.rates[low]), float(self.rates[high])
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         for values, look, label in (
             (space.accuracy, VARIANT_LOOKS[0], "final training, test images"),
             (space.objective, VARIANT_LOOKS[1], "objective of one trial, validation images"),
-            (space.whole_objective, VARIANT_LOOKS[4], "the same of a trial as long as the training"),
+            (space.whole_objective, VARIANT_LOOKS[4], "the same of the final training's network"),
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
         left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
@@ -246,7 +252,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
 
 
 def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
-    """Every method at its default values and, where it has numbers to tune, tuned: mean accuracy over the grid."""
+    """Every method as in Figure 3 and, where it has numbers to tune, tuned: mean accuracy over the grid."""
     columns = len(results)
     figure, axes = plt.subplots(
         1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
@@ -297,11 +303,11 @@ def landscape_text(study: Study) -> str:
     return (
         f"Equal rates from {low:.2f} to {high:.2f} are within 0.02 of the best of them "
         f"({space.accuracy.mean(0).max():.3f}). The objective has a standard deviation of {space.spread:.3f} among "
-        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone; what drift draws "
-        f"add to that, and more of them would take away, is {space.error_of_draws:.3f}. Along the equal rates, "
+        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone (with "
+        f"endless drift draws {space.chance_without_draws:.3f} would be left of that). Along the equal rates, "
         f"the final training is best at {space.best(space.accuracy):.2f}, the objective of a trial at "
-        f"{space.best(space.objective):.2f}, and that of a trial as long as the final training at "
-        f"{space.best(space.whole_objective):.2f}; with the accuracy of the final training, the two have rank "
+        f"{space.best(space.objective):.2f}, and that of the final training's network at "
+        f"{space.best(space.whole_objective):.2f}; with the test accuracy of that network, the two have rank "
         f"correlations of {_show(space.rank_correlation(space.objective))} and "
         f"{_show(space.rank_correlation(space.whole_objective))}."
     )
@@ -313,7 +319,7 @@ def _show(e: Estimate, sign: str = "") -> str:
 
 
 def tuned_table(result: TaskResults) -> pd.DataFrame:
-    """A line for each tuned method: what the search found, and what that gains over the default values."""
+    """A line for each tuned method: what the search found, and what that gains over what Figure 3 shows."""
     lines = {}
     for row, tuned in result.tuned().items():
         found = [
@@ -323,11 +329,11 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
             for pairs in map(_numbers, result.about[tuned])
         ]
         cells = {"found": "; ".join(found)}
-        for name, of in (("default", row), ("tuned", tuned)):
+        for name, of in (("as in Figure 3", row), ("tuned", tuned)):
             e = result.over_grid(of) if of in result.accuracy else None
             cells[name] = "–" if e is None else _show(e)
         gain = result.difference(tuned, row) if row in result.accuracy else None
-        cells["tuned − default"] = "–" if gain is None else _show(gain, "+")
+        cells["difference"] = "–" if gain is None else _show(gain, "+")
         lines[ROWS.get(row, row)] = cells
     return pd.DataFrame(lines).T
 

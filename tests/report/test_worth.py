@@ -90,7 +90,7 @@ def test_what_trials_differ_by_is_taken_within_their_seed(studies):
     space = studies().landscape
     assert space.chance == pytest.approx(np.std([0.7, 0.72, 0.74, 0.76], ddof=1))
     assert space.spread == pytest.approx(np.std([0.1, 0.3, 0.2, 0.6], ddof=1))
-    assert space.error_of_draws == pytest.approx(np.sqrt((0.03**2 + 3 * 0.01**2) / 4))
+    assert space.chance_without_draws == pytest.approx(np.sqrt(space.chance**2 - (0.03**2 + 3 * 0.01**2) / 4))
 
 
 def test_the_landscape_tells_how_far_rates_may_be_off_and_how_well_trials_rank_them(studies):
