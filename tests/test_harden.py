@@ -273,7 +273,7 @@ def test_the_defaults_search_the_recommended_recipe():
     assert len(found.log) == 8 and set(found.log.cumulative_epochs) == {3} and found.sigma_train is not None
 
 
-def test_trials_that_may_end_early_train_under_their_rates_to_the_end(monkeypatch):
+def test_trials_that_may_end_early_train_under_their_rates_to_the_end():
     """The look at a trial half-way must not leave the network in eval mode, without dropout."""
     settings = SearchSettings(**{**SETTINGS.model_dump(), "weights": "scratch", "epochs": 4, "trials": 2})
     whole, early = (

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bayesft.search.surrogate import check_space
 from bayesft.tasks import CLASSIFICATION, TASKS
-from stages.parameters import ParameterError, load
+from stages.parameters import ONE_DIMENSION, ParameterError, load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SEARCH = yaml.safe_load(PARAMS.read_text())["search"]
@@ -226,3 +227,9 @@ def test_the_mirror_comes_from_the_parameters_or_the_environment(write, monkeypa
     assert load(write("data.mirror", "/from/parameters")).mirror == "/from/parameters"
     monkeypatch.delenv("BAYESFT_MIRROR")
     assert load(PARAMS).mirror is None
+
+
+def test_the_bound_of_trials_on_a_line_is_that_of_the_search():
+    check_space(1, ONE_DIMENSION)
+    with pytest.raises(ValueError, match=f"room for {ONE_DIMENSION}"):
+        check_space(1, ONE_DIMENSION + 1)
