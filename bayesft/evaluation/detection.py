@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,8 +14,11 @@ from tqdm import tqdm
 
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.models import Site
+from bayesft.models.detector import detection_sites
 from bayesft.modes import eval_mode
-from bayesft.training.checkpoint import Checkpoint
+from bayesft.training import Checkpoint, Gradient, Problem
+from bayesft.training.detection import flipping_gradient
 
 METRICS = ("box_map", "box_map_50", "mask_map", "mask_map_50")
 Detections = dict[str, Tensor]  # boxes (n, 4), scores (n,), labels (n,), masks (n, H, W) bool
@@ -90,6 +95,35 @@ def drifted_map(
         raise ValueError(f"sigma = {sigma}: must be at least 0")
     copy = drifted_parameters(model, fault, sigma, key, draw, parameters) if sigma else {}
     return mean_average_precision(detect(model, [scene.image for scene in scenes], copy), scenes)
+
+
+@dataclass(frozen=True)
+class DetectionProblem(Problem):
+    """A problem whose network is a detector. `scenes` are those of the validation part."""
+
+    scenes: Sequence[Scene] = ()
+
+    @property
+    def gradient(self) -> Gradient:
+        """The gradient of Mask R-CNN's losses, with random flips."""
+        return flipping_gradient
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """The parts of the detector."""
+        return detection_sites(self.fresh(), self.train.images.rows[0])
+
+    def scores(
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+    ) -> Tensor:
+        """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3): (S, T)."""
+        if objective != "accuracy":
+            raise ValueError(f"objective = {objective!r}: a detector is searched by mAP, objective = 'accuracy'")
+
+        def precision(sigma: float, draw: int) -> float:
+            return drifted_map(model, self.scenes, self.fault, sigma, draw, key, self.parameters)["box_map_50"]
+
+        return torch.tensor([[precision(sigma, draw) for draw in draws] for sigma in sigmas], dtype=torch.float64)
 
 
 def map_grid(

@@ -5,20 +5,28 @@ gradient there; restores w exactly; and steps. As published, the method also att
 clean, so a gain can be put down to the weights. (The code published with BayesFT never removes the perturbation.)
 """
 
-from contextlib import nullcontext
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesft.training.loop import Loss
-from bayesft.training.trained import Problem, Trained
-from bayesft.training.tunable import Dimension, Tunable
-from bayesft.training.tunable import train as train_under
+from bayesft.methods.method import Hyperparameter, Look, Method
+from bayesft.settings import Settings
+from bayesft.training import Gradient, Loss, Problem
 
 
-def awp_gradient(gamma: float):
-    """A gradient for `fit`: that of the loss at the perturbed weights. Tensors of fewer than two dimensions stay."""
+def awp_gradient(gamma: float) -> Gradient:
+    """The gradient of the loss at the perturbed weights. Tensors of fewer than two dimensions are not perturbed.
+
+    Args:
+        gamma: The size of the perturbation of a tensor, relative to its norm.
+
+    Returns:
+        A gradient for `fit`.
+    """
 
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
         weights = [w for w in model.parameters() if w.dim() >= 2]
@@ -39,15 +47,24 @@ def awp_gradient(gamma: float):
     return gradient
 
 
-def tunable() -> Tunable:
-    """γ, from a tenth of the published 0.01 to thirty times it."""
-    return Tunable(
-        (Dimension("gamma", 0.001, 0.3, log=True),),
-        lambda _, values: nullcontext(awp_gradient(*values)),
-        lambda values: {"gamma": values[0]},
-    )
+class Awp(Method):
+    """Training at adversarially perturbed weights."""
+
+    title = "AWP (weights only)"
+    look = Look("#029e73", "-.", "^")
+
+    class Settings(Settings):
+        """gamma: the relative size of the perturbation; 0.01 is the published value."""
+
+        gamma: PositiveFloat = 0.01
+
+    def hyperparameters(self, problem: Problem) -> tuple[Hyperparameter, ...]:
+        """γ, from a tenth of the published value to thirty times it."""
+        return (Hyperparameter("gamma", 0.001, 0.3, log=True),)
+
+    def gradient(self, problem: Problem, values: Mapping[str, Any]) -> Gradient:
+        """The gradient at the perturbed weights."""
+        return awp_gradient(values["gamma"])
 
 
-def train(problem: Problem, gamma: float) -> Trained:
-    """Train with the recipe under perturbations of relative size `gamma`."""
-    return train_under(problem, tunable(), (gamma,), "awp")
+METHOD = Awp()
