@@ -75,6 +75,12 @@ class Method:
         """The name of the file that defines the method."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
+    @property
+    def searched_as(self) -> str:
+        """The name of the method whose hyperparameters these are. Methods of one name can share a search."""
+        owner = next(kind for kind in type(self).__mro__ if "hyperparameters" in vars(kind))
+        return owner.__module__.rsplit(".", 1)[-1]
+
     def hyperparameters(self, problem: Problem) -> tuple[Hyperparameter, ...]:
         """The numbers that a search can choose on `problem`."""
         return ()

@@ -215,27 +215,26 @@ def train_row(
     method: Method,
     values: Mapping[str, Any],
     given: Mapping[str, Trained],
-    settings: SearchSettings | None = None,
+    found: SearchResult | None = None,
     name: str | None = None,
 ) -> dict[str, Trained]:
-    """Train what a row of the report shows: with given hyperparameters, or with those that a search finds.
+    """Train what a row of the report shows: with given hyperparameters, or with those that a search has found.
 
     Args:
         problem: The network, the data, the recipe and the seed.
         method: The method.
         values: The method's settings.
         given: The trained networks that the method needs, by name.
-        settings: The search of its hyperparameters, or None where `values` gives them.
+        found: The search of its hyperparameters, or None where `values` gives them.
         name: The row's name, where it is not the method's.
 
     Returns:
         The trained network under the row's name, and further networks of the method under names of their own.
     """
     name = name or method.name
-    if settings is None:
+    if found is None:
         trained = method.train(problem, values, given)
     else:
-        found = search(problem, method, settings, fixed=values, name=f"{name} search")
         if method.final_training:
             trained = method.train(problem, {**values, **found.values}, given)
         else:

@@ -1,23 +1,20 @@
 """What a method is given, and what it leaves behind."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo
-from bayesft.files import atomic
 from bayesft.models import Site, build, find_sites
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
+from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.checkpoint import Checkpoint
 from bayesft.training.loop import Gradient, plain_gradient
 
@@ -143,26 +140,26 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Write the file, atomically: the same weights give the same bytes."""
-        tensors = {f"{i}/{k}": v.contiguous() for i, member in enumerate(self.members) for k, v in member.items()}
+        tensors = {f"{i}/{k}": v for i, member in enumerate(self.members) for k, v in member.items()}
         if self.codebook is not None:
             tensors["codebook"] = self.codebook
         header = {"specification": self.specification, "about": self.about}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"trained": json.dumps(header)})
+        save_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> "Trained":
-        """Read what `save` wrote."""
-        members: dict[int, dict[str, Tensor]] = {}
-        with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["trained"])
-            codebook = None
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                if key == "codebook":
-                    codebook = file.get_tensor(key)
-                else:
-                    index, name = key.split("/", 1)
-                    members.setdefault(int(index), {})[name] = file.get_tensor(key)
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: The file is missing or damaged, or a weight is not finite. The message names the file.
+        """
+        tensors, header = load_tensors(path)
+        codebook, members = tensors.pop("codebook", None), {}
+        for key, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{path}: {key} is not finite: remove the file and run dvc repro")
+            index, name = key.split("/", 1)
+            members.setdefault(int(index), {})[name] = tensor
         return cls(header["specification"], [members[i] for i in sorted(members)], codebook, header["about"])
 
 

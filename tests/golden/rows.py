@@ -8,7 +8,7 @@ from bayesft.data import Split, load_images
 from bayesft.drift import LogNormalDrift
 from bayesft.evaluation.grid import accuracy_grid
 from bayesft.methods import load
-from bayesft.search.algorithm1 import train_row
+from bayesft.search.algorithm1 import search, train_row
 from bayesft.settings import Recipe, SearchSettings
 from bayesft.training import Problem, Trained
 
@@ -62,10 +62,11 @@ def rows(name: str) -> dict[str, Trained]:
     for method, values in GIVEN.items():
         found |= train_row(p, load(method), values, found)
     for method, settings in (("bayesft", inherit), ("random", inherit.model_copy(update={"strategy": "random"}))):
-        found |= train_row(p, load(method), {}, {}, settings)
-    found["bayesft-alg1"] = train_row(p, load("algorithm1"), {}, {}, inherit)["algorithm1"]
+        found |= train_row(p, load(method), {}, {}, search(p, load(method), settings))
+    published = load("algorithm1")
+    found["bayesft-alg1"] = train_row(p, published, {}, {}, search(p, published, inherit))["algorithm1"]
     for method in ("awp", "drift_aware", "uniform", "drift_dropout", "bayesft"):
-        found |= train_row(p, load(method), {}, {}, scratch, f"{method}-tuned")
+        found |= train_row(p, load(method), {}, {}, search(p, load(method), scratch), f"{method}-tuned")
     return found
 
 
