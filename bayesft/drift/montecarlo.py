@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
+from bayesft.memory_format import memory_format
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
@@ -48,9 +49,7 @@ def drifted_parameters(
     copies = {}
     for name, theta in drifting(model, parameters).items():
         seed = derive_seed(*key, draw, name, tuple(theta.shape))
-        copy = fault.perturb(theta.detach(), sigma, torch.Generator(theta.device).manual_seed(seed))
-        # Convolutions and pooling run faster on a CPU with the channels innermost.
-        copies[name] = copy.to(memory_format=torch.channels_last) if copy.dim() == 4 else copy
+        copies[name] = fault.perturb(theta.detach(), sigma, torch.Generator(theta.device).manual_seed(seed))
     return copies
 
 
@@ -86,6 +85,7 @@ def monte_carlo(
             draws, copies_of_first = [draws[0]] if draws else [], len(draws)
         else:
             copies_of_first = 1
+        layout = memory_format(model)
         first = _SharedStart.of(model)
         batch = first.batch if first else 128  # measured: the feature maps of a deep network stay in the cache
         group = first.draws_within(memory_mib, images[:1]) if first else _copies_within(memory_mib, model)
@@ -96,8 +96,8 @@ def monte_carlo(
             ]
             sums = torch.zeros(len(drifted), dtype=torch.float64)
             for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-                if x.dim() == 4:
-                    x = x.contiguous(memory_format=torch.channels_last)
+                if x.dim() == 4 and layout == torch.channels_last:
+                    x = x.contiguous(memory_format=layout)
                 outputs = first.outputs(x, drifted) if first else _one_by_one(model, x, drifted)
                 for i, output in enumerate(outputs):
                     sums[i] += score(output, y).sum(dtype=torch.float64).cpu()
@@ -141,11 +141,12 @@ class _SharedStart:
     with T times the channels; and the activation and pooling after it. The rest runs once a draw.
     """
 
-    def __init__(self, modules: list[tuple[str, nn.Module]], first: int, end: int):
+    def __init__(self, modules: list[tuple[str, nn.Module]], first: int, end: int, layout: torch.memory_format):
         self.before = nn.Sequential(*(module for _, module in modules[:first]))
         self.name, self.layer = modules[first]
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
+        self.layout = layout
         # Measured on two cores: a convolution's feature maps leave the cache sooner than a linear layer's outputs.
         self.batch = 2048 if isinstance(self.layer, nn.Linear) else 256
 
@@ -171,7 +172,7 @@ class _SharedStart:
         end = first + 1
         while end < len(modules) and type(modules[end][1]) in passing:
             end += 1
-        return cls(modules, first, end)
+        return cls(modules, first, end, memory_format(model))
 
     def draws_within(self, memory_mib: int, example: Tensor) -> int:
         """For how many draws the first layer's outputs of a batch fit into the memory, at least one."""
@@ -181,7 +182,7 @@ class _SharedStart:
         """The network's outputs (B, ...) for each drifted copy, in order."""
         weight = torch.cat([copy.get(f"{self.name}.weight", self.layer.weight) for copy in drifted])
         if weight.dim() == 4:  # with a single input channel, strides alone tell the formats apart
-            weight = weight.to(memory_format=torch.channels_last)
+            weight = weight.to(memory_format=self.layout)
         bias = None
         if self.layer.bias is not None:
             bias = torch.cat([copy.get(f"{self.name}.bias", self.layer.bias) for copy in drifted])
@@ -195,5 +196,5 @@ class _SharedStart:
         shares = self.after(stacked).chunk(len(drifted), dim=features)
         for copy, share in zip(drifted, shares, strict=True):
             if share.dim() == 4:
-                share = share.contiguous(memory_format=torch.channels_last)
+                share = share.contiguous(memory_format=self.layout)
             yield functional_call(self.rest, in_every_place(self.rest, copy), (share,), tie_weights=False)
