@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings
-from bayesft.training import Gradient, Loss, Problem
+from bayesft.training import Gradient, Loss, Problem, plain_gradient
 
 
 def awp_gradient(gamma: float) -> Gradient:
@@ -32,17 +32,16 @@ def awp_gradient(gamma: float) -> Gradient:
         weights = [w for w in model.parameters() if w.dim() >= 2]
         # The climb's forward pass is no step of training: it moves the running statistics of copies.
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        ascent = torch.autograd.grad(loss(functional_call(model, buffers, (x,)), y), weights)
+        ascent = torch.autograd.grad(loss(functional_call(model, buffers, x), y), weights)
         kept = [w.detach().clone() for w in weights]
         with torch.no_grad():
             for w, g in zip(weights, ascent, strict=True):
                 w.add_(g * (gamma * w.norm() / g.norm().clamp_min(1e-12)))
-        value = loss(model(x), y)
-        value.backward()
+        value = plain_gradient(model, loss, x, y)
         with torch.no_grad():
             for w, original in zip(weights, kept, strict=True):
                 w.copy_(original)  # not a subtraction, which would leave a rounding error at every step
-        return value.detach()
+        return value
 
     return gradient
 

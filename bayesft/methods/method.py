@@ -129,6 +129,7 @@ class Method:
                 problem.recipe,
                 seed=problem.seed,
                 label=problem.label(self.name),
+                loss=problem.loss,
                 gradient=gradient,
                 checkpoint=problem.checkpoint,
             )

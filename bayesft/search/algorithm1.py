@@ -171,7 +171,16 @@ def _trial(
     epochs, failed = settings.epochs, False
     try:
         with work.method.training(model, problem, {**work.fixed, **alpha}) as gradient:
-            fit(model, problem.train, recipe, seed=seed, label=label, gradient=gradient, after_epoch=hopeless)
+            fit(
+                model,
+                problem.train,
+                recipe,
+                seed=seed,
+                label=label,
+                loss=problem.loss,
+                gradient=gradient,
+                after_epoch=hopeless,
+            )
         stopped = bool(halfway) and stop.stops(halfway[0])
         if stopped:
             u, epochs = stop.predicted(halfway[0]), settings.epochs // 2

@@ -46,10 +46,10 @@ class Diverged(RuntimeError):
 def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
     """Leave the gradient of the mean loss of the batch in `.grad` of the parameters, and return that loss.
 
-    Every method's gradient has this signature: x (B, ...), y (B, ...), a scalar back. `progress` is the share of the
+    Every method's gradient has this signature: x (B, ...) or a tuple of several inputs, y (B, ...), a scalar back. `progress` is the share of the
     training's steps that are done, for a method that changes on the way.
     """
-    value = loss(model(x), y)
+    value = loss(model(*x) if isinstance(x, tuple) else model(x), y)
     value.backward()
     return value.detach()
 

@@ -16,7 +16,7 @@ from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.checkpoint import Checkpoint
-from bayesft.training.loop import Gradient, plain_gradient
+from bayesft.training.loop import Gradient, Loss, plain_gradient
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Problem:
     granularity: str = "layer"
     bounds: tuple[float, float] = (0.0, 0.8)
     checkpoint: Checkpoint | None = None
+
+    @property
+    def loss(self) -> Loss:
+        """The loss ℓ of training."""
+        return F.cross_entropy
 
     @property
     def gradient(self) -> Gradient:
