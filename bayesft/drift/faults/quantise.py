@@ -33,7 +33,7 @@ class Quantise(CellFault):
     bits: Bits = 8
     scale: Literal["power_of_two", "uniform"] = "power_of_two"
 
-    traits: ClassVar[Traits] = Traits("not used", "none", grid=(0.0,))
+    traits: ClassVar[Traits] = Traits("not used", "level", grid=(0.0,))
     stage: ClassVar[Stage] = "quantise"
 
     def faulty(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
