@@ -21,6 +21,7 @@ from torch.func import functional_call
 from bayesft.data import Split, load_images
 from bayesft.drift.faults import (
     FAULT_MODELS,
+    FEATURE_FAULTS,
     Composite,
     FaultModel,
     Float32BitFlips,
@@ -32,6 +33,7 @@ from bayesft.drift.faults import (
     Traits,
     traits_of,
 )
+from bayesft.drift.features import FeatureFault  # noqa: F401 (registers the feature faults)
 from bayesft.drift.scope import scoped
 from bayesft.models import build
 from bayesft.seeds import derive_seed
@@ -53,10 +55,10 @@ def examples() -> dict[str, FaultModel]:
     return {name: EXAMPLE if cls is Composite else cls() for name, cls in sorted(FAULT_MODELS.items())}
 
 
-def table_of_models() -> str:
-    """Every registered fault model: device, formula, level, settings and source, from the classes themselves."""
+def table_of_models(models: dict[str, type]) -> str:
+    """Every fault model of a registry: device, formula, level, settings and source, from the classes themselves."""
     lines = ["| name, class | device | formula | level, unit and default grid | settings | source |", "|---" * 6 + "|"]
-    for name, cls in sorted(FAULT_MODELS.items()):
+    for name, cls in sorted(models.items()):
         level = _said(cls, "Level") if isinstance(cls.traits, Traits) else "that of one of its parts"
         settings = ", ".join(f"`{f.name}{'' if f.default is MISSING else f' = {f.default!r}'}`" for f in fields(cls))
         row = [f"`{name}`, `{cls.__name__}`", _said(cls, "Device"), _said(cls, "Formula"), level, settings or "none"]
@@ -141,6 +143,12 @@ def picture(path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
+def with_current_tables(text: str) -> str:
+    """`text` with the tables of the fault models as the classes have them."""
+    text = between_markers(text, "models", table_of_models(FAULT_MODELS))
+    return between_markers(text, "feature faults", table_of_models(FEATURE_FAULTS))
+
+
 def between_markers(text: str, marker: str, content: str) -> str:
     """`text` with `content` between the two comments that name `marker`."""
     start, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->"
@@ -150,7 +158,7 @@ def between_markers(text: str, marker: str, content: str) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    text = between_markers(PAGE.read_text(encoding="utf-8"), "models", table_of_models())
+    text = with_current_tables(PAGE.read_text(encoding="utf-8"))
     PAGE.write_text(between_markers(text, "accuracies", table_of_accuracies()), encoding="utf-8")
     picture(PAGE.with_suffix(".png"))
 

@@ -130,7 +130,7 @@ def test_a_share_above_one_is_refused(name):
 @every_fault
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
 def test_other_than_floating_point_is_refused(fault, dtype):
-    with pytest.raises(ValueError, match=f"theta has dtype {dtype}: must be floating-point"):
+    with pytest.raises(ValueError, match=f"a tensor has dtype {dtype}: must be floating-point"):
         fault.perturb(torch.ones(3, dtype=dtype), fault.traits.grid[-1], seeded())
 
 

@@ -58,13 +58,33 @@ def traits_of(fault: FaultModel) -> Traits:
     return getattr(fault, "traits", Traits())
 
 
-class WeightFault:
+class CheckedFault:
+    """What all faults share: the checks of the level and the tensor, half precision, and level 0."""
+
+    traits: ClassVar[Traits]
+
+    def check_level(self, level: float) -> None:
+        """Raise ValueError unless `level` is allowed."""
+        highest = self.traits.maximum
+        if not 0 <= level <= highest or math.isinf(level):
+            allowed = "finite and at least 0" if math.isinf(highest) else f"from 0 to {highest:g}"
+            raise ValueError(f"{self.traits.name}: {self.traits.symbol} = {level}: must be {allowed}")
+
+    def _checked(self, x: Tensor, level: float, formula: Callable[[Tensor], Tensor]) -> Tensor:
+        """The faulty copy of `x` by `formula`, which gets float32 or float64, not empty."""
+        self.check_level(level)
+        if not x.is_floating_point():
+            raise ValueError(f"a tensor has dtype {x.dtype}: must be floating-point; leave it out of the faults")
+        if x.numel() == 0 or (level == 0 and self.traits.identity_at_zero):
+            return x.clone()
+        return formula(x if x.dtype in (torch.float32, torch.float64) else x.float()).to(x.dtype)
+
+
+class WeightFault(CheckedFault):
     """A fault model to start from: it checks the arguments, then calls `faulty`, the formula.
 
     Level 0 gives a copy bit for bit where `traits.identity_at_zero`. Half precision is computed in float32.
     """
-
-    traits: ClassVar[Traits]
 
     def perturb(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
         """The faulty copy of a parameter.
@@ -80,20 +100,7 @@ class WeightFault:
         Raises:
             ValueError: the level is negative, not finite or above `traits.maximum`, or `theta` is not floating-point.
         """
-        self.check_level(level)
-        if not theta.is_floating_point():
-            raise ValueError(f"theta has dtype {theta.dtype}: must be floating-point; leave it out of the faults")
-        if theta.numel() == 0 or (level == 0 and self.traits.identity_at_zero):
-            return theta.clone()
-        wide = theta if theta.dtype in (torch.float32, torch.float64) else theta.float()
-        return self.faulty(wide, level, generator).to(theta.dtype)
-
-    def check_level(self, level: float) -> None:
-        """Raise ValueError unless `level` is allowed."""
-        highest = self.traits.maximum
-        if not 0 <= level <= highest or math.isinf(level):
-            allowed = "finite and at least 0" if math.isinf(highest) else f"from 0 to {highest:g}"
-            raise ValueError(f"{self.traits.name}: {self.traits.symbol} = {level}: must be {allowed}")
+        return self._checked(theta, level, lambda wide: self.faulty(wide, level, generator))
 
     def faulty(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
         """The formula. `theta` is float32 or float64 and not empty; the level is allowed; the result is new."""

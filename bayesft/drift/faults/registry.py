@@ -10,14 +10,15 @@ from pydantic.dataclasses import dataclass
 
 from bayesft.drift.faults.interface import FaultModel, Traits
 
-FAULT_MODELS: dict[str, type[FaultModel]] = {}
+FAULT_MODELS: dict[str, type[FaultModel]] = {}  # of weights
+FEATURE_FAULTS: dict[str, type] = {}  # of activations, see bayesft.drift.features
 Class = TypeVar("Class", bound=type)
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass_transform(frozen_default=True)
-def register(name: str) -> Callable[[Class], Class]:
-    """A decorator that makes a class a frozen dataclass with checked settings, and enters it as `name`.
+def register(name: str, models: dict[str, type] = FAULT_MODELS) -> Callable[[Class], Class]:
+    """A decorator that makes a class a frozen dataclass with checked settings, and enters it into `models` as `name`.
 
     Its level and default grid are added to its docstring. A class that is a dataclass already is only entered.
 
@@ -26,13 +27,13 @@ def register(name: str) -> Callable[[Class], Class]:
     """
 
     def enter(cls: Class) -> Class:
-        other = FAULT_MODELS.get(name)
+        other = models.get(name)
         if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"fault model {name!r}: {other.__module__}.{other.__qualname__} has this name already")
         cls = cls if is_dataclass(cls) else dataclass(frozen=True, config=_CONFIG)(cls)
         if isinstance(getattr(cls, "traits", None), Traits):
             cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nLevel: {level_line(cls.traits)}."
-        FAULT_MODELS[name] = cls
+        models[name] = cls
         return cls
 
     return enter
@@ -44,15 +45,17 @@ def level_line(traits: Traits) -> str:
     return f"{traits.symbol}, {traits.name}{unit}; by default {', '.join(f'{level:g}' for level in traits.grid)}"
 
 
-def fault_model(name: str, settings: Mapping[str, Any] | None = None) -> FaultModel:
-    """The fault model `name` with `settings`, which are checked; what they leave out has its default.
+def fault_model(
+    name: str, settings: Mapping[str, Any] | None = None, models: Mapping[str, type] = FAULT_MODELS
+) -> FaultModel:
+    """The fault model `name` of `models` with `settings`, which are checked; what they leave out has its default.
 
     Raises:
         ValueError: the name or a setting is unknown, or a value is not allowed. The message says what is.
     """
-    if name not in FAULT_MODELS:
-        raise ValueError(f"fault model {name!r}: must be one of {', '.join(sorted(FAULT_MODELS))}")
-    cls = FAULT_MODELS[name]
+    if name not in models:
+        raise ValueError(f"fault model {name!r}: must be one of {', '.join(sorted(models))}")
+    cls = models[name]
     try:
         return cls(**(settings or {}))
     except ValidationError as error:
