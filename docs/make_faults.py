@@ -21,7 +21,6 @@ from torch.func import functional_call
 from bayesft.data import Split, load_images
 from bayesft.drift.faults import (
     FAULT_MODELS,
-    FEATURE_FAULTS,
     Composite,
     FaultModel,
     Float32BitFlips,
@@ -33,7 +32,7 @@ from bayesft.drift.faults import (
     Traits,
     traits_of,
 )
-from bayesft.drift.features import FeatureFault  # noqa: F401 (registers the feature faults)
+from bayesft.drift.features import FEATURE_FAULTS
 from bayesft.drift.scope import scoped
 from bayesft.models import build
 from bayesft.seeds import derive_seed

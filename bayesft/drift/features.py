@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from bayesft.drift.faults.interface import CheckedFault, Traits, largest, normal, straight_through, uniform
 from bayesft.drift.faults.quantise import power_of_two, power_of_two_grid
-from bayesft.drift.faults.registry import FEATURE_FAULTS, register
+from bayesft.drift.faults.registry import register
 from bayesft.seeds import derive_seed
+
+FEATURE_FAULTS: dict[str, type["FeatureFault"]] = {}  # by name, as FAULT_MODELS
 
 
 class FeatureFault(CheckedFault):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bayesft.drift import LogNormalDrift, monte_carlo
-from bayesft.drift.faults import FEATURE_FAULTS, fault_model
-from bayesft.drift.features import GaussianFeature, MiBB, places, strike_rate, struck, with_biased_bits
+from bayesft.drift.faults import fault_model
+from bayesft.drift.features import FEATURE_FAULTS, GaussianFeature, MiBB, places, strike_rate, struck, with_biased_bits
 from bayesft.models import build
 
 KEY = ("a test", 0)

@@ -18,13 +18,13 @@ from bayesft.drift.faults.interface import CellFault, FaultModel, Traits, Weight
 from bayesft.drift.faults.lognormal import LogNormalDrift  # noqa: E402
 from bayesft.drift.faults.pcm import PhaseChangeMemory  # noqa: E402
 from bayesft.drift.faults.quantise import Quantise  # noqa: E402
-from bayesft.drift.faults.registry import FAULT_MODELS, FEATURE_FAULTS, fault_model, register  # noqa: E402
+from bayesft.drift.faults.registry import FAULT_MODELS, fault_model, register  # noqa: E402
 from bayesft.drift.faults.reram import ReramWan2022  # noqa: E402
 from bayesft.drift.faults.retention import Retention  # noqa: E402
 from bayesft.drift.faults.stuck import StuckCells  # noqa: E402
 
 __all__ = [
-    "FAULT_MODELS", "FEATURE_FAULTS", "CellFault", "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips",
-    "GaussianNoise", "Int8BitFlips", "LogNormalDrift", "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention",
-    "StuckBits", "StuckCells", "Traits", "WeightFault", "fault_model", "register", "traits_of",
+    "FAULT_MODELS", "CellFault", "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips", "GaussianNoise",
+    "Int8BitFlips", "LogNormalDrift", "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention", "StuckBits",
+    "StuckCells", "Traits", "WeightFault", "fault_model", "register", "traits_of",
 ]  # fmt: skip

@@ -10,8 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from bayesft.drift.faults.interface import FaultModel, Traits
 
-FAULT_MODELS: dict[str, type[FaultModel]] = {}  # of weights
-FEATURE_FAULTS: dict[str, type] = {}  # of activations, see bayesft.drift.features
+FAULT_MODELS: dict[str, type[FaultModel]] = {}
 Class = TypeVar("Class", bound=type)
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
