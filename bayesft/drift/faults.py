@@ -32,8 +32,16 @@ class LogNormalDrift:
     """
 
     def perturb(self, theta: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-        lam = torch.randn(theta.shape, generator=generator, dtype=theta.dtype, device=theta.device)
-        return theta * lam.mul_(sigma).exp_()
+        return self.apply(theta, self.sample(theta, generator), sigma)
+
+    def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        """λ at σ = 1 for every scalar of `theta`, which serves every level. The generator may be another device's."""
+        z = torch.randn(theta.shape, generator=generator, dtype=theta.dtype, device=generator.device)
+        return torch.empty_like(theta).copy_(z)  # in the memory format of theta
+
+    def apply(self, theta: Tensor, sample: Tensor, sigma: float) -> Tensor:
+        """The copy of `theta` that drifts by `sample` at level σ."""
+        return theta * sample.mul(sigma).exp_()
 
 
 FAULT_MODELS: dict[str, FaultModel] = {"lognormal": LogNormalDrift()}

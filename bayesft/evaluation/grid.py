@@ -6,8 +6,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayesft.data import Split
-from bayesft.drift import FaultModel, monte_carlo
+from bayesft.drift import FaultModel, monte_carlo_grid
 from bayesft.training import Checkpoint, Trained
+
+LEVELS_AT_ONCE = 4  # they share their draws; what a killed run has to do again
 
 
 def sigma_grid(sigma_max: float, step: float) -> list[float]:
@@ -36,33 +38,39 @@ def accuracy_grid(
     """Accuracy of each drifted copy: (len(sigmas), draws), float64.
 
     `key` names the draws (task and training seed): the same key gives the same drift to every method at every σ.
-    Where there are several members (devices), draw t meets member t modulo their number. Each σ is kept in
-    `checkpoint` as soon as it is done, under `identity` (by default the label), which must name the network: what is
-    found there is taken for its own.
+    An image with an output that is not finite counts as wrong. Where there are several members (devices), draw t
+    meets member t modulo their number. Every few σ are kept in `checkpoint` as soon as they are done, under `identity`
+    (by default the label), which must name the network: what is found there is taken for its own.
     """
 
     def score(outputs: Tensor, labels: Tensor) -> Tensor:
-        return (trained.decode(outputs) == labels).float()
+        return ((trained.decode(outputs) == labels) & outputs.isfinite().all(1)).float()
 
     identity = identity or label
     networks = trained.networks(data.labels.device)
     result = np.zeros((len(sigmas), draws))
-    done = sum(checkpoint is not None and checkpoint.load(_name(identity, sigma)) is not None for sigma in sigmas)
-    if done:
-        tqdm.write(f"{label}: resuming after σ {done} of {len(sigmas)}")
-    for row, sigma in enumerate(tqdm(sigmas, desc=label, unit="σ", disable=None)):
+    missing = []
+    for row, sigma in enumerate(sigmas):
         found = checkpoint.load(_name(identity, sigma)) if checkpoint else None
         if found:
             result[row] = found[0]["accuracy"].numpy()
-            continue
-        for i, network in enumerate(networks):
-            mine = list(range(i, draws, len(networks)))
-            values = monte_carlo(
-                network, data.images, data.labels, score, fault, sigma, mine, key, parameters, memory_mib
-            )
-            result[row, mine] = values.numpy()
-        if checkpoint:
-            checkpoint.save(_name(identity, sigma), {"accuracy": torch.from_numpy(result[row])})
+        else:
+            missing.append(row)
+    if len(missing) < len(sigmas):
+        tqdm.write(f"{label}: resuming after σ {len(sigmas) - len(missing)} of {len(sigmas)}")
+    with tqdm(total=len(missing), desc=label, unit="σ", disable=None) as progress:
+        for start in range(0, len(missing), LEVELS_AT_ONCE):
+            rows = missing[start : start + LEVELS_AT_ONCE]
+            levels = [sigmas[row] for row in rows]
+            for i, network in enumerate(networks):
+                mine = list(range(i, draws, len(networks)))
+                values = monte_carlo_grid(
+                    network, data.images, data.labels, score, fault, levels, mine, key, parameters, memory_mib
+                )
+                result[np.ix_(rows, mine)] = values.numpy()
+            for row in rows if checkpoint else ():
+                checkpoint.save(_name(identity, sigmas[row]), {"accuracy": torch.from_numpy(result[row])})
+            progress.update(len(rows))
     return result
 
 
