@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bayesft.data import Scenes
-from bayesft.drift import FAULT_MODELS
+from bayesft.drift import fault_model
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.files import write_json
 from bayesft.training import Trained
@@ -53,7 +53,7 @@ def _key(stage: Stage, item: Item, file: Path) -> str:
 
 def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     images = load_images(item)
-    test, fault = images.standardised(stage.device)["test"], FAULT_MODELS[item["drift"]["model"]]
+    test, fault = images.standardised(stage.device)["test"], fault_model(item["drift"]["model"], item["drift"]["settings"])
     rows = {}
     for file in files:
         trained = Trained.load(file)
@@ -78,7 +78,7 @@ def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     from bayesft.evaluation.pictures import detection_pictures
     from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
 
-    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), FAULT_MODELS[item["drift"]["model"]]
+    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), fault_model(item["drift"]["model"], item["drift"]["settings"])
     rows, key, parameters = {}, (item["task"], item["seed"]), item["drift"]["parameters"]
     test, shown = scenes.parts["test"], item["pictures"]
     for file in files:

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
+from bayesft.drift import fault_model
 from bayesft.methods import load as load_method
 from bayesft.settings import Recipe, SearchSettings, Settings
 from bayesft.tasks import ABLATIONS, FACTORS, TASKS
@@ -107,8 +108,9 @@ class Data(Settings):
 
 
 class Drift(Settings):
-    model: Literal["lognormal"]
-    parameters: Literal["all", "weights"]
+    model: str
+    settings: dict[str, Any] = {}
+    parameters: Literal["all", "weights", "convolutions"]
 
 
 class Steps(Settings):
@@ -390,6 +392,10 @@ _NOTHING = object()
 def _contradictions(p: Parameters) -> list[str]:
     """What is allowed entry by entry, and not together: one line each."""
     wrong = []
+    try:
+        fault_model(p.drift.model, p.drift.settings)
+    except ValueError as error:
+        wrong.append(f"drift: {error}")
     for name in p.methods:
         wrong += _wrong_row(p, name)
     if wrong:

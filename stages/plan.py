@@ -8,6 +8,7 @@ runs again when something that decides its results has changed, and only then.
 from pathlib import Path
 from typing import Any
 
+from bayesft.drift import FAULT_MODELS
 from bayesft.files import write_json
 from bayesft.methods import load as load_method
 from bayesft.store import LIST, Store
@@ -83,7 +84,9 @@ class Planner:
         return plan
 
     def code(self, *starts: str) -> str:
-        """A fingerprint of the code that `starts` run."""
+        """A fingerprint of the code that `starts` run, the fault model's among it."""
+        fault = FAULT_MODELS[self.p.drift.model].__module__.replace(".", "/")
+        starts = (*starts, f"{fault}.py")
         if starts not in self._code:
             self._code[starts] = digest(code_of(starts))
         return self._code[starts]

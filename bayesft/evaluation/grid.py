@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayesft.data import Split
-from bayesft.drift import FaultModel, monte_carlo
+from bayesft.drift import FaultModel, monte_carlo_grid
 from bayesft.training import Checkpoint, Trained
 
 
@@ -62,10 +62,9 @@ def accuracy_grid(
         result = np.zeros((len(levels), draws))
         for i, network in enumerate(networks):
             mine = list(range(i, draws, len(networks)))
-            for row, sigma in enumerate(levels):
-                result[row, mine] = monte_carlo(
-                    network, data.images, data.labels, score, fault, sigma, mine, key, parameters, memory_mib
-                ).numpy()
+            result[:, mine] = monte_carlo_grid(
+                network, data.images, data.labels, score, fault, levels, mine, key, parameters, memory_mib
+            ).numpy()
         return result
 
     return resumed(sigmas, measure, label, checkpoint)

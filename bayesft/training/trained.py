@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesft.data import Split
-from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo
+from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo_grid
 from bayesft.models import Site, build, find_sites
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
@@ -88,11 +88,7 @@ class Problem:
         """
         score = accuracy_score if objective == "accuracy" else neg_loss_score
         images, labels = self.validation
-        levels = [
-            monte_carlo(model, images, labels, score, self.fault, sigma, draws, key, self.parameters)
-            for sigma in sigmas
-        ]
-        return torch.stack(levels)
+        return monte_carlo_grid(model, images, labels, score, self.fault, sigmas, draws, key, self.parameters)
 
     def label(self, method: str) -> str:
         """The name of a training in progress bars, checkpoints and errors."""

@@ -17,6 +17,8 @@ from bayesft.drift import LogNormalDrift, monte_carlo
 from bayesft.memory_format import memory_format
 from bayesft.models import build
 
+FAULT = LogNormalDrift()
+
 TRAIN = """
 import torch
 from torch import nn
@@ -50,21 +52,24 @@ def test_every_network_trains_in_one_thread():
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
 @pytest.mark.parametrize(
     ("layer", "safe"),
     [
-        (nn.Conv2d(4, 8, 1, 2), False),
-        (nn.Conv2d(7, 8, 1, 2), False),
-        (nn.Conv2d(4, 8, 1, (1, 2)), False),
-        (nn.Conv2d(4, 8, 1), True),
-        (nn.Conv2d(16, 8, 1, 2), True),
-        (nn.Conv2d(4, 8, 3, 2), True),
-        (nn.Linear(4, 8), True),
+        (nn.Conv2d(4, 8, 1, 2), {}),
+        (nn.Conv2d(7, 8, 1, (1, 2)), {}),
+        (nn.Conv2d(8, 8, 1, 2), {"AVX2"}),
+        (nn.Conv2d(15, 8, 1, 2), {"AVX2"}),
+        (nn.Conv2d(16, 8, 1, 2), {"AVX2", "AVX512"}),
+        (nn.Conv2d(4, 8, 1), {"AVX2", "AVX512"}),
+        (nn.Conv2d(4, 8, 3, 2), {"AVX2", "AVX512"}),
+        (nn.Linear(4, 8), {"AVX2", "AVX512"}),
     ],
     ids=str,
 )
-def test_channels_last_only_without_narrow_strided_convolutions_of_one_pixel(layer, safe):
-    expected = torch.channels_last if safe else torch.contiguous_format
+def test_channels_last_only_without_narrow_strided_convolutions_of_one_pixel(monkeypatch, capability, layer, safe):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    expected = torch.channels_last if capability in safe else torch.contiguous_format
     assert memory_format(layer) == memory_format(nn.Sequential(nn.ReLU(), nn.Sequential(layer))) == expected
 
 
@@ -81,7 +86,7 @@ def test_networks_of_unknown_code_meet_contiguous_images():
     assert memory_format(layer) == torch.contiguous_format
     images = torch.randn(4, 3, 8, 8)
     for sigma in (0.0, 0.5):
-        monte_carlo(layer, images, torch.zeros(4), lambda out, _: out.sum((1, 2, 3)), LogNormalDrift(), sigma, [0, 1], ())
+        monte_carlo(layer, images, torch.zeros(4), lambda out, _: out.sum((1, 2, 3)), FAULT, sigma, [0, 1], ())
     assert layer.strides == {64}
 
 
@@ -95,12 +100,12 @@ def test_a_view_of_a_users_network_works():
             return self.logits(self.maps(x).view(len(x), -1))
 
     images, labels = torch.randn(5, 3, 8, 8), torch.zeros(5)
-    found = monte_carlo(Viewing(), images, labels, lambda out, _: out.sum(1), LogNormalDrift(), 0.5, [0], ())
+    found = monte_carlo(Viewing(), images, labels, lambda out, _: out.sum(1), FAULT, 0.5, [0], ())
     assert found.isfinite().all()
 
 
 def test_networks_of_the_study_are_channels_last():
     convolution = build({"network": "vgg", "width": 0.125}, 0)[4]
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
-    assert memory_format(build({"network": "resnet18", "width": 0.25})) == torch.channels_last
-    assert memory_format(build({"network": "resnet18", "width": 0.125})) == torch.contiguous_format
+    assert memory_format(build({"network": "preact_resnet", "width": 0.25})) == torch.channels_last
+    assert memory_format(build({"network": "preact_resnet", "width": 0.0625})) == torch.contiguous_format
