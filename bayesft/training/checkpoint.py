@@ -16,10 +16,15 @@ class Checkpoint:
     The folder's name must depend on everything that the run's result depends on: then what is found there is
     always the run's own. Used as a context manager; raises RuntimeError on entry when another process holds the
     folder (a stage that outlived the killed pipeline, say).
+
+    Args:
+        folder: The folder. It is made when it is needed.
+        save_after_s: A training saves its state at the end of an epoch when the last one is so many seconds old. A
+            killed training repeats so much of its work, and one epoch.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, save_after_s: float = 1.0):
+        self.folder, self.save_after_s = Path(folder), save_after_s
         self._lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
 
     def __enter__(self) -> "Checkpoint":

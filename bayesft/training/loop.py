@@ -20,8 +20,6 @@ from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.training.checkpoint import Checkpoint
 
-SAVE_AFTER_S = 1.0  # a killed training repeats so much of its work, and one epoch
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 Gradient = Callable[[nn.Module, Loss, Tensor, Tensor, float], Tensor]
 
@@ -46,8 +44,8 @@ class Diverged(RuntimeError):
 def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
     """Leave the gradient of the mean loss of the batch in `.grad` of the parameters, and return that loss.
 
-    Every method's gradient has this signature: x (B, ...) or a tuple of several inputs, y (B, ...), a scalar back. `progress` is the share of the
-    training's steps that are done, for a method that changes on the way.
+    Every method's gradient has this signature: x (B, ...) or a tuple of several inputs, y (B, ...), a scalar back.
+    `progress` is the share of the training's steps that are done, for a method that changes on the way.
     """
     value = loss(model(*x) if isinstance(x, tuple) else model(x), y)
     value.backward()
@@ -70,9 +68,9 @@ def fit(
     """Train `model` in place on `data` and return it.
 
     The order of the images, and every other random number, is drawn for each epoch from (seed, epoch) alone: a
-    training that resumes from `checkpoint`, saved after an epoch each second or so, ends with the same weights as one that was
-    never interrupted. `label` names the training in the progress bar and in errors. `after_epoch` is told how many
-    epochs are done, and ends the training when it says True.
+    training that resumes from `checkpoint` ends with the same weights as one that was never interrupted. `label`
+    names the training in the progress bar and in errors. `after_epoch` is told how many epochs are done, and ends the
+    training when it says True.
 
     Raises Diverged at the end of an epoch in which a loss or a gradient was not finite; it names step and label.
     """
@@ -114,7 +112,7 @@ def fit(
                     found = f"the loss is {value} and its gradient's norm {norm}"
                     raise Diverged(f"{label}: {found} at step {step} (epoch {epoch}); lower the lr")
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-            if checkpoint and time.monotonic() - saved > SAVE_AFTER_S:
+            if checkpoint and time.monotonic() - saved >= checkpoint.save_after_s:
                 _save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
                 saved = time.monotonic()
             if after_epoch(epoch + 1):

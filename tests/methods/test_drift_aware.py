@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesft.drift import LogNormalDrift
+from bayesft.methods import load
+from bayesft.methods.drift_aware import drift_gradient
 from bayesft.models import build
-from bayesft.training import accuracy, drift_aware
-from bayesft.training.drift_aware import drift_gradient
-from bayesft.training.loop import plain_gradient
+from bayesft.training import accuracy, plain_gradient
+from tests.problems import patterns, same, tiny, train
 
 DEEP = {"network": "mlp", "inputs": 16, "hidden": [12, 8], "outputs": 4}
 
@@ -28,8 +29,8 @@ class Recorder:
         return theta * self.factor
 
 
-def test_tiny_drift_leaves_the_plain_gradient(separable):
-    data, plain, drifted = separable(40), build(DEEP, 0), build(DEEP, 0)
+def test_tiny_drift_leaves_the_plain_gradient():
+    data, plain, drifted = patterns(40), build(DEEP, 0), build(DEEP, 0)
     expected = plain_gradient(plain, F.cross_entropy, *data)
     torch.manual_seed(0)
     value = drift_gradient(LogNormalDrift(), 1e-9, "all")(drifted, F.cross_entropy, *data)
@@ -70,16 +71,16 @@ def test_gradient_through_a_known_factor():
     torch.testing.assert_close(model.weight.grad, 18 * model.weight.detach() @ x.T @ x)
 
 
-def test_weights_themselves_stay(separable):
+def test_weights_themselves_stay():
     model = build(DEEP, 0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(0)
-    drift_gradient(LogNormalDrift(), 1.5, "all")(model, F.cross_entropy, *separable(40))
+    drift_gradient(LogNormalDrift(), 1.5, "all")(model, F.cross_entropy, *patterns(40))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("parameters, dimensions", [("all", {1, 2}), ("weights", {2})])
-def test_only_the_chosen_parameters_drift(separable, parameters, dimensions):
+def test_only_the_chosen_parameters_drift(parameters, dimensions):
     # With a factor of 0 on its weights, a network's logits are its last bias: alike for all images.
     model, fault, outputs = build({**DEEP, "normalization": "layer"}, 0), Recorder(0.0), []
 
@@ -87,7 +88,7 @@ def test_only_the_chosen_parameters_drift(separable, parameters, dimensions):
         outputs.append(out.detach())
         return F.cross_entropy(out, y)
 
-    drift_gradient(fault, 1.0, parameters)(model, loss, *separable(40))
+    drift_gradient(fault, 1.0, parameters)(model, loss, *patterns(40))
     assert {theta.dim() for theta, _, _ in fault.calls} == dimensions
     drifting = [p for p in model.parameters() if p.dim() in dimensions]
     assert len(fault.calls) == len(drifting)
@@ -95,13 +96,13 @@ def test_only_the_chosen_parameters_drift(separable, parameters, dimensions):
     torch.testing.assert_close(outputs[0], (0 * last_bias if parameters == "all" else last_bias).expand(40, 4))
 
 
-def test_unknown_choice_of_parameters_is_refused(separable):
+def test_unknown_choice_of_parameters_is_refused():
     with pytest.raises(ValueError, match="must be one of all, weights"):
-        drift_gradient(LogNormalDrift(), 1.0, "biases")(build(DEEP, 0), F.cross_entropy, *separable(8))
+        drift_gradient(LogNormalDrift(), 1.0, "biases")(build(DEEP, 0), F.cross_entropy, *patterns(8))
 
 
-def test_each_step_meets_a_fresh_drift_of_a_level_that_is_uniform(separable):
-    model, fault, data = build(DEEP, 0), Recorder(), separable(8)
+def test_each_step_meets_a_fresh_drift_of_a_level_that_is_uniform():
+    model, fault, data = build(DEEP, 0), Recorder(), patterns(8)
     gradient = drift_gradient(fault, 1.5, "all")
     torch.manual_seed(0)
     for _ in range(400):
@@ -116,8 +117,8 @@ def test_each_step_meets_a_fresh_drift_of_a_level_that_is_uniform(separable):
     assert len({seed for _, _, seed in fault.calls}) == 400
 
 
-def test_the_level_of_drift_rises_over_the_first_share_of_the_training(separable):
-    model, data = build(DEEP, 0), separable(8)
+def test_the_level_of_drift_rises_over_the_first_share_of_the_training():
+    model, data = build(DEEP, 0), patterns(8)
     levels = {}
     for progress in (0.0, 0.1, 0.3, 0.5, 0.9):
         fault = Recorder()
@@ -129,11 +130,10 @@ def test_the_level_of_drift_rises_over_the_first_share_of_the_training(separable
     assert levels[0.3] == pytest.approx(levels[0.9] * 0.6) and levels[0.5] == levels[0.9] > 0
 
 
-def test_training_learns_repeats_and_says_how(make_problem, recipe):
-    problem = make_problem(recipe=recipe.model_copy(update={"epochs": 30}))
-    trained = drift_aware.train(problem, LogNormalDrift(), 0.8, "all")
+def test_training_learns_and_repeats():
+    problem = tiny(epochs=30)
+    trained = train(load("drift_aware"), problem, sigma_train=0.8)
     assert trained.about == {"epochs": 30, "sigma_train": 0.8}
     assert accuracy(trained.networks()[0], problem.validation) >= 0.95
     torch.manual_seed(5)
-    again = drift_aware.train(problem, LogNormalDrift(), 0.8, "all").members[0]
-    assert all(torch.equal(again[name], tensor) for name, tensor in trained.members[0].items())
+    assert same(train(load("drift_aware"), problem, sigma_train=0.8).members[0], trained.members[0])

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayesft.data import Split
-from bayesft.training import Trained, accuracy, erm, ftna
-from bayesft.training.ftna import assign_codewords, codewords, confusion_matrix
+from bayesft.methods import load
+from bayesft.methods.ftna import assign_codewords, codewords, confusion_matrix
+from bayesft.training import Trained, accuracy
+from tests.problems import patterns, tiny, train
 
 
 def distances(words: np.ndarray) -> np.ndarray:
@@ -104,9 +106,9 @@ def test_confusion_matrix_reads_the_codebook_of_its_network():
     assert confusion_matrix(coded, data, 2).tolist() == [[0, 0], [1, 1]]
 
 
-def test_training_learns_codewords(make_problem, trained_erm, recipe):
-    problem = make_problem(recipe=recipe.model_copy(update={"epochs": 25}))
-    trained = ftna.train(problem, trained_erm)
+def test_training_learns_codewords():
+    problem = tiny(epochs=25)
+    trained = train(load("ftna"), problem)
     assert trained.codebook.shape == (4, 15)
     assert_rows_are_distinct_words(trained.codebook.numpy(), 4)
     assert trained.specification == {**problem.specification, "outputs": 15}
@@ -119,31 +121,31 @@ def test_training_learns_codewords(make_problem, trained_erm, recipe):
     assert (bits == trained.codebook[problem.validation.labels].bool()).float().mean() >= 0.95
 
 
-def test_codebook_follows_the_confusions_on_validation_images(make_problem):
+def test_codebook_follows_the_confusions_on_validation_images():
     # The identity as network: on validation images it takes class 0 for class 3, on training images it is right.
     identity = Trained(
         {"network": "mlp", "inputs": 4, "hidden": [], "outputs": 4},
         [{"1.weight": torch.eye(4), "1.bias": torch.zeros(4)}],
     )
-    problem = make_problem(
+    problem = tiny(
         specification=identity.specification,
         train=Split(torch.eye(4), torch.arange(4)),
         validation=Split(torch.eye(4)[torch.tensor([3, 1, 2, 3] * 50)], torch.arange(200) % 4),
     )
-    codebook = ftna.train(problem, identity).codebook
+    codebook = load("ftna").train(problem, {}, {"erm": identity})["ftna"].codebook
     apart = (codebook[:, None] != codebook[None]).sum(2)
     assert apart[0, 3] == 15  # the farthest that two words can be
 
 
-def test_training_works_for_43_classes(make_problem, separable, recipe):
-    problem = make_problem(
+def test_training_works_for_43_classes():
+    problem = tiny(
         classes=43,
         specification={"network": "mlp", "inputs": 64, "hidden": [48], "outputs": 43},
-        train=separable(172, classes=43, side=8),
-        validation=separable(86, classes=43, part=1, side=8),
-        recipe=recipe.model_copy(update={"epochs": 30}),
+        train=patterns(172, classes=43, side=8),
+        validation=patterns(86, classes=43, part=1, side=8),
+        epochs=30,
     )
-    trained = ftna.train(problem, erm.train(problem))
+    trained = train(load("ftna"), problem)
     assert trained.codebook.shape == (43, 31)
     assert len(torch.unique(trained.codebook, dim=0)) == 43
     assert accuracy(trained.networks()[0], problem.validation, trained.decode) >= 0.9

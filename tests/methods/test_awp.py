@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bayesft.methods import load
+from bayesft.methods.awp import awp_gradient
 from bayesft.models import build
-from bayesft.training import accuracy, awp
-from bayesft.training.awp import awp_gradient
-from bayesft.training.loop import plain_gradient
+from bayesft.training import accuracy, plain_gradient
+from tests.problems import patterns, tiny, train
 
 DEEP = {"network": "mlp", "inputs": 16, "hidden": [12, 8], "outputs": 4}
 
@@ -38,8 +39,8 @@ def test_gradient_is_that_at_the_perturbed_weights_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("specification", [DEEP, {**DEEP, "normalization": "layer"}])
-def test_weights_come_back_bit_for_bit(separable, specification):
-    model, data = build(specification, 0), separable(40)
+def test_weights_come_back_bit_for_bit(specification):
+    model, data = build(specification, 0), patterns(40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in range(20):
         model.zero_grad()
@@ -49,8 +50,8 @@ def test_weights_come_back_bit_for_bit(separable, specification):
         assert p.requires_grad
 
 
-def test_each_weight_tensor_moves_by_gamma_times_its_own_norm_and_biases_stay(separable):
-    model, data, seen = build({**DEEP, "normalization": "layer"}, 0), separable(40), []
+def test_each_weight_tensor_moves_by_gamma_times_its_own_norm_and_biases_stay():
+    model, data, seen = build({**DEEP, "normalization": "layer"}, 0), patterns(40), []
     model.register_forward_pre_hook(
         lambda module, _: seen.append({name: p.detach().clone() for name, p in module.named_parameters()})
     )
@@ -66,14 +67,14 @@ def test_each_weight_tensor_moves_by_gamma_times_its_own_norm_and_biases_stay(se
             assert move == pytest.approx(0.05, rel=1e-4), name
 
 
-def test_perturbation_climbs(separable):
-    model, data = build(DEEP, 0), separable(40)
+def test_perturbation_climbs():
+    model, data = build(DEEP, 0), patterns(40)
     clean = F.cross_entropy(model(data.images), data.labels).item()
     assert float(awp_gradient(0.05)(model, F.cross_entropy, *data)) > clean + 0.01
 
 
-def test_vanishing_perturbation_is_the_plain_gradient(separable):
-    data = separable(40)
+def test_vanishing_perturbation_is_the_plain_gradient():
+    data = patterns(40)
     plain, perturbed = build(DEEP, 0), build(DEEP, 0)
     plain_gradient(plain, F.cross_entropy, *data)
     awp_gradient(0.0)(perturbed, F.cross_entropy, *data)
@@ -81,15 +82,15 @@ def test_vanishing_perturbation_is_the_plain_gradient(separable):
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_zero_gradient_perturbs_nothing(separable):
-    model, data = build(DEEP, 0), separable(40)
+def test_zero_gradient_perturbs_nothing():
+    model, data = build(DEEP, 0), patterns(40)
     value = awp_gradient(0.1)(model, lambda out, y: 0 * out.sum() + 2, *data)
     assert float(value) == 2
     assert all(torch.isfinite(p).all() and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_training_learns_and_says_how(make_problem, recipe):
-    problem = make_problem(recipe=recipe.model_copy(update={"epochs": 20}))
-    trained = awp.train(problem, gamma=0.02)
+def test_training_learns():
+    problem = tiny(epochs=20)
+    trained = train(load("awp"), problem, gamma=0.02)
     assert trained.about == {"epochs": 20, "gamma": 0.02}
     assert accuracy(trained.networks()[0], problem.validation) >= 0.95
