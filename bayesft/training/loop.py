@@ -149,9 +149,13 @@ def _resume(checkpoint, label, model, optimizer, scheduler) -> int:
         return 0
     tensors, value = found
     states: dict[int, dict[str, Tensor]] = {}
+    parameters = list(model.parameters())
     for name, tensor in tensors.items():
         if name.startswith("adam."):
             _, index, key = name.split(".")
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # the fused kernel takes the parameter's order in memory for granted
+                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
             states.setdefault(int(index), {})[key] = tensor
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     optimizer.load_state_dict({"state": states, "param_groups": value["groups"]})
