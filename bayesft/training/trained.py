@@ -159,9 +159,13 @@ class Trained:
         for key, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{path}: {key} is not finite: remove the file and run dvc repro")
-            index, name = key.split("/", 1)
-            members.setdefault(int(index), {})[name] = tensor
-        return cls(header["specification"], [members[i] for i in sorted(members)], codebook, header["about"])
+        try:
+            for key, tensor in tensors.items():
+                index, name = key.split("/", 1)
+                members.setdefault(int(index), {})[name] = tensor
+            return cls(header["specification"], [members[i] for i in sorted(members)], codebook, header["about"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} holds no trained network: remove it and run dvc repro") from None
 
 
 def decode_codewords(logits: Tensor, codebook: Tensor) -> Tensor:
