@@ -119,3 +119,21 @@ def test_clear_leaves_nothing(tmp_path):
 def test_folders_that_differ_after_a_dot_have_locks_of_their_own(tmp_path):
     with Checkpoint(tmp_path / "dropout 0.2"), Checkpoint(tmp_path / "dropout 0.5"):
         pass
+
+
+@pytest.mark.parametrize("damage", [b"", b"half a fi", None])
+def test_a_damaged_state_is_named_and_set_aside(tmp_path, capsys, damage):
+    with Checkpoint(tmp_path / "c") as checkpoint:
+        checkpoint.save("a task erm seed 0.5", {"w": torch.ones(2)}, 1)
+        checkpoint.save("other", {}, 2)
+        state = tmp_path / "c" / "a task erm seed 0.5.safetensors"
+        damage = state.read_bytes()[:-1] if damage is None else damage
+        state.write_bytes(damage)
+        assert checkpoint.load("a task erm seed 0.5") is None
+        said = capsys.readouterr().out
+        assert f"{state} is damaged" in said and "set aside as a task erm seed 0.5.damaged" in said
+        assert state.with_suffix(".damaged").read_bytes() == damage
+        assert checkpoint.load("other") == ({}, 2)
+        checkpoint.save("a task erm seed 0.5", {}, "anew")
+        assert checkpoint.load("a task erm seed 0.5") == ({}, "anew")
+    assert capsys.readouterr().out == ""

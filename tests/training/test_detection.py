@@ -5,20 +5,32 @@ import math
 import pytest
 import torch
 
-import bayesft.training.detection as detection
-from bayesft.data.scenes import Scene, Scenes, mask_boxes
+from bayesft.data.scenes import Scene, mask_boxes
 from bayesft.data.streets import street
-from bayesft.models.detector import detection_sites, detector
+from bayesft.evaluation.detection import DetectionProblem
+from bayesft.methods import load
+from bayesft.models.detector import detector
 from bayesft.settings import Recipe
-from bayesft.training import Checkpoint, Diverged
-from bayesft.training.detection import columns, detection_gradient, flipped, target, train
+from bayesft.training import Checkpoint, Diverged, fit
+from bayesft.training.detection import columns, detection_gradient, flipped, flipping_gradient, target
 
 SIZE = 64
 RECIPE = Recipe(epochs=3, batch_size=2, lr=2e-3, clip_norm=5.0)
+SCENES = [street(SIZE, "test", i) for i in range(4)]
 
 
-def scenes(count: int = 4) -> Scenes:
-    return Scenes({"train": [street(SIZE, "test", i) for i in range(count)], "validation": [], "test": []})
+def make_problem(**changes) -> DetectionProblem:
+    given = {
+        "task": "streets",
+        "specification": {"network": "detector", "size": SIZE},
+        "classes": 1,
+        "train": columns(SCENES),
+        "validation": columns(SCENES[:2]),
+        "recipe": RECIPE,
+        "seed": 0,
+        "scenes": SCENES[:2],
+    }
+    return DetectionProblem(**{**given, **changes})
 
 
 def weights(model) -> bytes:
@@ -52,7 +64,7 @@ def test_a_flip_keeps_boxes_on_their_masks():
 
 
 def test_the_gradient_is_that_of_the_sum_of_the_losses():
-    data, model = columns(scenes().parts["train"]), detector(size=SIZE, seed=0)
+    data, model = columns(SCENES), detector(size=SIZE, seed=0)
     batch = torch.arange(2)
     torch.manual_seed(5)
     value = detection_gradient(model, None, data.images[batch], data.labels[batch])
@@ -66,52 +78,55 @@ def test_the_gradient_is_that_of_the_sum_of_the_losses():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-@pytest.mark.parametrize("rate", [None, 0.1])
-def test_a_few_steps_reduce_the_loss(rate):
-    data = scenes()
-    model = detector(size=SIZE, seed=0)
-    before = loss_of(model, columns(data.parts["train"]))
-    sites = detection_sites(model, data.parts["train"][0].image / 255) if rate else []
-    train(
-        model, data, RECIPE.model_copy(update={"epochs": 8}), seed=0, label="a", sites=sites, rates=[0.1] * len(sites)
-    )
-    after = loss_of(model, columns(data.parts["train"]))
+def low_rates(problem):
+    return {h.name: 0.1 * (i % 2) for i, h in enumerate(load("bayesft").hyperparameters(problem))}
+
+
+@pytest.mark.parametrize("method", ["erm", "bayesft"])
+def test_a_few_steps_reduce_the_loss(method):
+    problem = make_problem(recipe=RECIPE.model_copy(update={"epochs": 8}))
+    before = loss_of(problem.fresh(), problem.train)
+    values = low_rates(problem) if method == "bayesft" else {}
+    (network,) = load(method).train(problem, values, {})[method].networks()
+    after = loss_of(network, problem.train)
     assert math.isfinite(after) and after < 0.7 * before
-    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_the_seed_fixes_the_training():
-    trained = [weights(train(detector(size=SIZE, seed=0), scenes(), RECIPE, seed=s, label="a")) for s in (1, 1, 2)]
-    assert trained[0] == trained[1] != trained[2]
+    trained = [load("erm").train(make_problem(seed=s), {}, {})["erm"].networks()[0] for s in (1, 1, 2)]
+    first, again, other = map(weights, trained)
+    assert first == again != other
+
+
+class Stopping:
+    """The gradient of a detector's training, interrupted at a step."""
+
+    def __init__(self, stop: int | None = None):
+        self.steps, self.stop = 0, stop
+
+    def __call__(self, *arguments):
+        self.steps += 1
+        if self.steps == self.stop:
+            raise KeyboardInterrupt
+        return flipping_gradient(*arguments)
 
 
 @pytest.mark.parametrize("done", [1, 2])
-def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, done):
-    data = scenes()
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, done):
+    problem, method = make_problem(), load("bayesft")
 
-    def run(checkpoint=None) -> bytes:
-        model = detector(size=SIZE, seed=0)
-        sites = detection_sites(model, data.parts["train"][0].image / 255)
-        rates = [0.1 * (i % 2) for i in range(len(sites))]
-        train(model, data, RECIPE, seed=0, label="a", sites=sites, rates=rates, checkpoint=checkpoint)
-        return weights(model)
+    def run(gradient, checkpoint=None) -> bytes:
+        model, options = problem.fresh(), {"seed": 0, "label": "a", "checkpoint": checkpoint}
+        with method.training(model, problem, low_rates(problem)):
+            return weights(fit(model, problem.train, RECIPE, gradient=gradient, **options))
 
-    whole, steps = run(), []
-    gradient = detection.flipping_gradient
-
-    def killed(*arguments):
-        steps.append(len(steps))
-        if len(steps) == 2 * done + 2:  # in the second step of the next epoch
-            raise KeyboardInterrupt
-        return gradient(*arguments)
-
-    with Checkpoint(tmp_path / "run") as checkpoint:
-        monkeypatch.setattr(detection, "flipping_gradient", killed)
+    with Checkpoint(tmp_path / "run", save_after_s=0) as checkpoint:
         with pytest.raises(KeyboardInterrupt):
-            run(checkpoint)
+            run(Stopping(2 * done + 2), checkpoint)  # in the second step of the next epoch
         torch.manual_seed(99)
-        monkeypatch.setattr(detection, "flipping_gradient", gradient)
-        assert run(checkpoint) == whole
+        resumed = Stopping()
+        assert run(resumed, checkpoint) == run(Stopping())
+    assert resumed.steps == 2 * (RECIPE.epochs - done)
 
 
 @pytest.mark.parametrize("place", ["backbone.body.layer1.0.0.0.weight", "roi_heads.mask_predictor.conv5_mask.bias"])
@@ -120,11 +135,11 @@ def test_what_is_not_finite_stops_the_training(place):
     with torch.no_grad():
         model.get_parameter(place)[0] = math.nan
     with pytest.raises(Diverged, match="my training: .* at step 0"):
-        train(model, scenes(), RECIPE, seed=0, label="my training")
+        fit(model, columns(SCENES), RECIPE, seed=0, label="my training", gradient=flipping_gradient)
 
 
 def test_scenes_of_differing_size_and_without_instances():
     wide = Scene(torch.zeros(3, 40, 90, dtype=torch.uint8), torch.zeros(0, 40, 90, dtype=torch.bool))
-    data = Scenes({"train": [street(SIZE, "test", 0), wide]})
-    model = train(detector(size=SIZE, seed=0), data, RECIPE, seed=0, label="a")
+    model, data = detector(size=SIZE, seed=0), columns([SCENES[0], wide])
+    fit(model, data, RECIPE, seed=0, label="a", gradient=flipping_gradient)
     assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -1,15 +1,20 @@
 """What a method is given and leaves behind: networks by seed, files, decoding."""
 
 import math
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from bayesft.drift import monte_carlo
+from bayesft.methods.ftna import codewords
+from bayesft.tensors import save_tensors
 from bayesft.training import Trained
-from bayesft.training.ftna import codewords
-from bayesft.training.trained import decode_codewords
+from bayesft.training.trained import accuracy_score, decode_codewords, neg_loss_score
+from tests.problems import tiny
 
 SPECIFICATION = {"network": "mlp", "inputs": 5, "hidden": [4], "outputs": 3}
 
@@ -54,9 +59,56 @@ def test_same_content_gives_the_same_bytes(tmp_path):
     assert first != (tmp_path / "d").read_bytes()
 
 
-def test_weights_kept_are_those_of_the_moment(make_problem):
-    model = make_problem().fresh()
-    trained = Trained.of(model, make_problem().specification, epochs=1)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, value):
+    weights = member(0)
+    weights["3.weight"][1, 2] = value
+    Trained(SPECIFICATION, [member(1), weights]).save(tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'net.safetensors'}: 1/3.weight is not finite")):
+        Trained.load(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "bytes flipped", "no description", "folder"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+    path = tmp_path / "net.safetensors"
+    Trained(SPECIFICATION, [member(0)]).save(path)
+    whole = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(whole[:-7])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("not a network")
+    elif damage == "bytes flipped":
+        path.write_bytes(bytes(byte ^ 0xFF for byte in whole[:64]) + whole[64:])
+    elif damage == "no description":
+        save_file({"0/1.weight": torch.zeros(2)}, path)
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged .*: remove it and run dvc repro"):
+        Trained.load(path)
+
+
+@pytest.mark.parametrize("about", [None, [], {"specification": SPECIFICATION}, "text"])
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, about):
+    path = tmp_path / "net.safetensors"
+    save_tensors(path, {"0/1.weight": torch.zeros(2)}, about)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} holds no trained network"):
+        Trained.load(path)
+    save_tensors(path, {"images": torch.zeros(2)}, {"specification": SPECIFICATION, "about": {}})
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} holds no trained network"):
+        Trained.load(path)
+
+
+def test_a_missing_file_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / 'net.safetensors'))} is missing: run dvc repro"):
+        Trained.load(tmp_path / "net.safetensors")
+
+
+def test_weights_kept_are_those_of_the_moment():
+    model = tiny().fresh()
+    trained = Trained.of(model, tiny().specification, epochs=1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         for p in model.parameters():
@@ -131,25 +183,43 @@ def test_nearer_word_wins_over_a_likelier_one():
     assert decode_codewords(logits, code).tolist() == [1]
 
 
-def test_fresh_networks_depend_on_the_seed_alone(make_problem):
+def test_fresh_networks_depend_on_the_seed_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = make_problem(seed=4).fresh().state_dict()
+    first = tiny(seed=4).fresh().state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    again = make_problem(seed=4, task="another", train=make_problem().validation).fresh().state_dict()
-    other = make_problem(seed=5).fresh().state_dict()
+    again = tiny(seed=4, task="another", train=tiny().validation).fresh().state_dict()
+    other = tiny(seed=5).fresh().state_dict()
     for name in first:
         assert torch.equal(first[name], again[name])
         assert not torch.equal(first[name], other[name])
 
 
-def test_fresh_network_with_other_outputs_shares_the_other_layers(make_problem):
-    usual, wider = make_problem().fresh().state_dict(), make_problem().fresh(outputs=15).state_dict()
+def test_fresh_network_with_other_outputs_shares_the_other_layers():
+    usual, wider = tiny().fresh().state_dict(), tiny().fresh(outputs=15).state_dict()
     names = list(usual)
     assert [tuple(wider[name].shape) for name in names[-2:]] == [(15, 8), (15,)]
     assert all(torch.equal(usual[name], wider[name]) for name in names[:-2])
 
 
-def test_label_names_task_method_and_seed(make_problem):
-    assert make_problem(task="lenet-mnist", seed=7).label("awp") == "lenet-mnist awp seed 7"
+def test_label_names_task_method_and_seed():
+    assert tiny(task="lenet-mnist", seed=7).label("awp") == "lenet-mnist awp seed 7"
+
+
+@pytest.mark.parametrize("parameters", ["all", "weights"])
+@pytest.mark.parametrize("objective, score", [("accuracy", accuracy_score), ("neg_loss", neg_loss_score)])
+def test_scores_are_those_of_drifted_copies_on_validation_images(parameters, objective, score):
+    problem = tiny(parameters=parameters)
+    model, draws, key = problem.fresh(), range(3), ("key",)
+    found = problem.scores(model, (0.0, 0.5, 1.0), draws, key, objective)
+    assert found.shape == (3, 3)
+    for i, sigma in enumerate((0.0, 0.5, 1.0)):
+        expected = monte_carlo(model, *problem.validation, score, problem.fault, sigma, draws, key, parameters)
+        torch.testing.assert_close(found[i], expected)
+
+
+def test_a_problem_holds_no_test_images():
+    problem = tiny()
+    parts = {name for name, value in vars(problem).items() if isinstance(value, tuple) and hasattr(value, "images")}
+    assert parts == {"train", "validation"}
