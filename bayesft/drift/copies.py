@@ -50,7 +50,12 @@ def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
         if theta.is_floating_point() or theta.is_complex()
     }
     if where == "weights":
-        weights = _weights(model)
+        weights = {
+            id(theta)
+            for prefix, module in model.named_modules()
+            for name, theta in module._parameters.items()
+            if is_weight(prefix, name, module, theta)
+        }
         chosen = {name: theta for name, (_, theta) in found.items() if id(theta) in weights}
     elif where == "all":
         chosen = {name: theta for name, (_, theta) in found.items()}
@@ -61,17 +66,13 @@ def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
     return chosen
 
 
-def _weights(model: nn.Module) -> set[int]:
-    """The identities of all matrices and kernels that are called weights, wherever a module holds them."""
-    return {
-        id(theta)
-        for prefix, module in model.named_modules()
-        for name, theta in module._parameters.items()
-        if theta is not None
-        and theta.dim() > 1
-        and "weight" in f"{prefix.rpartition('.')[2]}.{name}"  # a parametrised weight is held by a module of its name
-        and not isinstance(module, _NO_PRODUCT)
-    }
+def is_weight(prefix: str, name: str, module: nn.Module, theta: nn.Parameter | None) -> bool:
+    """Whether `module`, called `prefix`, holds under `name` a matrix or kernel of a product, of whatever class it is.
+
+    Embeddings are looked up and normalisations are no products. A parametrised weight is held by a module of its name.
+    """
+    called_so = "weight" in f"{prefix.rpartition('.')[2]}.{name}"
+    return theta is not None and theta.dim() > 1 and called_so and not isinstance(module, _NO_PRODUCT)
 
 
 def faulty(

@@ -3,13 +3,15 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch import nn
 
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.robustness import Difference, Robustness
+
+if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Comparison:
         first = self.curves[self.baseline]
         return {name: curve.minus(first) for name, curve in self.curves.items() if name != self.baseline}
 
-    def table(self, confidence: float = 0.95) -> pd.DataFrame:
+    def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """A row for each network and level: its mean with half-widths of intervals, and its gain over the baseline.
 
         `gain_over_draws`, `gain_over_examples` and `gain_over_both` are half-widths of the intervals of the gain.
         """
+        import pandas as pd
+
         tables = []
         for name, curve in self.curves.items():
             table = curve.table(confidence)

@@ -87,8 +87,8 @@ def check_gradient(fault: FaultModel, level: float, model: nn.Module, parameters
         alive += 0 if slope is None else int((slope.isfinite() & (slope != 0)).sum())
     if alive < LEAST_SHARE * count:
         raise ValueError(
-            f"fault = {fault}: at level {level:g}, {1 - alive / max(count, 1):.2%} of its gradients are zero, not finite or "
-            "not there, so that a network can't be trained under it. Pass the gradient straight through: "
+            f"fault = {fault}: at level {level:g}, {1 - alive / max(count, 1):.2%} of its gradients are zero, not finite "
+            "or not there, so that a network can't be trained under it. Pass the gradient straight through: "
             "return theta + (faulty - theta).detach()"
         )
 

@@ -3,13 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from safetensors import safe_open
-from safetensors.numpy import save_file
-from scipy import stats
+
+if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Curve:
         steps = np.diff(self.levels)
         return (np.append(steps, 0) + np.append(0, steps)) / 2 / (self.levels[-1] - self.levels[0])
 
-    def table(self, confidence: float = 0.95) -> pd.DataFrame:
+    def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """A row a level: the mean, and half-widths of its intervals.
 
         The interval over draws says how exactly other devices are told from these data, the one over examples how
@@ -59,6 +58,8 @@ class Curve:
         The variance of the last is s_d²/D + s_e²/N (draws crossed with examples), which counts their interaction twice
         and so is a little too wide; Student's t with Satterthwaite's degrees of freedom. NaN: too few to tell.
         """
+        import pandas as pd
+
         widths = [_half_widths(s, e, confidence) for s, e in zip(self.scores, self.examples, strict=True)]
         table = pd.DataFrame(widths, columns=["over_draws", "over_examples", "over_both"])
         table.insert(0, "level", self.levels)
@@ -66,6 +67,8 @@ class Curve:
         return table
 
     def __str__(self) -> str:
+        import pandas as pd
+
         rows = self.table()
         over = "both" if np.isfinite(rows.over_both).any() else "draws"
         cells = {
@@ -136,7 +139,7 @@ class Robustness(Curve):
         share = (mean[i - 1] - mean[0] / 2) / (mean[i - 1] - mean[i])
         return float(self.levels[i - 1] + share * (self.levels[i] - self.levels[i - 1]))
 
-    def table(self, confidence: float = 0.95) -> pd.DataFrame:
+    def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """As `Curve.table`, and how many outputs were not finite, over all draws."""
         table = super().table(confidence)
         table["not_finite"] = self.not_finite.sum(1)
@@ -162,6 +165,8 @@ class Robustness(Curve):
 
     def save(self, path: str | Path) -> None:
         """Save all numbers as a safetensors file."""
+        from safetensors.numpy import save_file
+
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         save_file(arrays, path, metadata={"bayesft": "robustness", "about": json.dumps(self.about)})
 
@@ -172,6 +177,8 @@ class Robustness(Curve):
         Raises:
             ValueError: the file is none of these.
         """
+        from safetensors import safe_open
+
         with safe_open(path, "numpy") as file:
             about = file.metadata() or {}
             if about.get("bayesft") != "robustness":
@@ -208,8 +215,10 @@ _ARRAYS = ("levels", "scores", "examples", "not_finite")
 def _half_widths(draws: np.ndarray, examples: np.ndarray, confidence: float) -> tuple[float, float, float]:
     """Half-widths of the intervals over draws (D,), over examples (N,) and over both."""
 
+    from scipy.special import stdtrit  # Student's t
+
     def width(variance: float, freedom: float) -> float:
-        return float(stats.t.ppf((1 + confidence) / 2, freedom) * variance**0.5) if variance > 0 else variance
+        return float(stdtrit(freedom, (1 + confidence) / 2) * variance**0.5) if variance > 0 else variance
 
     of_draws, of_examples = (x.var(ddof=1) / len(x) if len(x) > 1 else np.nan for x in (draws, examples))
     both = of_draws + of_examples
