@@ -114,7 +114,7 @@ def _readable(data: Any) -> bool:
 
 
 def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """A copy of a batch or of outputs in which each tensor is changed. Lists, dictionaries, objects keep their class."""
+    """A copy of a batch or of outputs with each tensor changed. Lists, dictionaries and objects keep their class."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (str, bytes, int, float, type(None))):

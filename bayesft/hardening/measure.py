@@ -1,7 +1,5 @@
 """The score of any network under faults: faulty copies of it, on streamed data."""
 
-import math
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,7 +13,15 @@ from tqdm.auto import tqdm
 
 from bayesft.drift.copies import Where, faulty, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift
-from bayesft.hardening.batches import Batches, joined, mapped, mark, parted, tensors
+from bayesft.hardening.batches import Batches, joined, mapped, mark, parted
+from bayesft.hardening.checks import (
+    check_fault,
+    check_model,
+    check_no_nan,
+    checked_device,
+    checked_levels,
+    whole_number,
+)  # fmt: skip
 from bayesft.hardening.probe import check_reach, same
 from bayesft.hardening.robustness import Robustness
 from bayesft.hardening.scores import Score, Scorer, count_of
@@ -23,7 +29,6 @@ from bayesft.hardening.state import Snapshot, own_random, seed_all, unchanged
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
-LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)  # for a fault without a grid of its own
 MEMORY = 512 * 2**20  # bytes for the faulty parameters of a group of copies
 
 Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
@@ -102,6 +107,7 @@ class _Work:
 
     def __init__(self, model, data, score, forward, fault, levels, draws, seed, where, device, calibrate):
         check_model(model)
+        check_fault(fault)
         self.model, self.where = model, where
         self.fault, self.levels = fault, checked_levels(fault, levels)
         self.draws = whole_number("draws", draws, 1)
@@ -298,54 +304,3 @@ class _Tally:
         }
         examples = self._sums / draws.sum()
         return Robustness(np.array(work.levels), self.scores[:, draws], examples, about, self.not_finite[:, draws])
-
-
-def check_model(model: Any) -> None:
-    """Raise ValueError where `model` is no network with parameters."""
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model = {type(model).__name__}: must be a torch.nn.Module")
-    if any(isinstance(theta, nn.parameter.UninitializedParameter) for theta in model.parameters()):
-        raise ValueError("model has lazy parameters: run it once on an example first")
-
-
-def whole_number(name: str, value: Any, least: int | None) -> int:
-    """`value` as an int of at least `least`, or ValueError."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} = {value!r}: must be a whole number") from None
-    if isinstance(value, bool) or (least is not None and number < least):
-        raise ValueError(f"{name} = {value!r}: must be a whole number" + (f" of at least {least}" if least else ""))
-    return number
-
-
-def checked_levels(fault: FaultModel, levels: Any) -> tuple[float, ...]:
-    """The fault levels, rising, each once, or ValueError."""
-    if not callable(getattr(fault, "perturb", None)):
-        raise ValueError(f"fault = {fault!r}: must have a method perturb(theta, level, generator)")
-    levels = getattr(fault, "levels", None) or LEVELS if levels is None else levels
-    try:
-        found = sorted({float(level) for level in ([levels] if isinstance(levels, (int, float)) else levels)})
-    except (TypeError, ValueError):
-        raise ValueError(f"levels = {levels!r}: must be numbers") from None
-    if not found or not all(math.isfinite(level) and level >= 0 for level in found):
-        raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
-    return tuple(found)
-
-
-def checked_device(model: nn.Module, device: Any) -> torch.device:
-    """The device to compute on, or ValueError where there is none of this name."""
-    if device is None:
-        return next(iter(model.parameters())).device if any(True for _ in model.parameters()) else torch.device("cpu")
-    try:
-        found = torch.device(device)
-        return torch.empty(0, device=found).device
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device = {device!r}: {str(error).splitlines()[0]}") from None
-
-
-def check_no_nan(batch: Any) -> None:
-    """Raise ValueError where a batch holds NaN."""
-    for tensor in tensors(batch):
-        if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
-            raise ValueError(f"data: a batch holds NaN (a tensor of shape {tuple(tensor.shape)})")

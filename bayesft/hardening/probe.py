@@ -1,6 +1,7 @@
 """One look at a network before any work: do faults and dropout act in it, and has the fault a gradient?"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from bayesft.drift.copies import owners, perturbed, write
 from bayesft.drift.faults import FaultModel
 from bayesft.hardening.batches import mapped, tensors
 from bayesft.hardening.state import Snapshot
+from bayesft.models.sites import Place, dropping, each_tensor
 
 LEAST_SHARE = 0.5  # of a fault's gradient that must not be zero: one without a gradient (a bare rounding) has 0
 
@@ -55,6 +57,46 @@ def check_reach(
         )
 
 
+def check_sites(model: nn.Module, run: Callable[[], Any], places: Sequence[Place], snapshot: Snapshot) -> None:
+    """Raise ValueError where dropout at one of `places` does not change the outputs. Arguments as `check_reach`."""
+    scales = [torch.ones(()) for _ in places]
+    with _scaled(model, places, scales):
+        reached = gradients_of(model, run, scales, snapshot)
+    outputs = None
+    for place, gradient in zip(places, reached, strict=True):
+        if gradient is None:
+            outputs = run() if outputs is None else outputs
+            snapshot.restore()
+            with dropping(model, [place], [0.5], torch.Generator().manual_seed(0)):
+                changed = run()
+            snapshot.restore()
+            if same(outputs, changed):
+                raise ValueError(
+                    f"dropout at site {place.name!r} does not change the network's output: its module is not called, "
+                    "or what it gives is not used. Leave it out of `sites`, or ignore it in find_sites"
+                )
+
+
+@contextmanager
+def _scaled(model: nn.Module, places: Sequence[Place], scales: Sequence[Tensor]) -> Iterator[None]:
+    """The output of each place multiplied by a number (of 1), for the gradient of that number."""
+
+    def hook(place: Place, scale: Tensor) -> Callable:
+        return lambda module, given, output: each_tensor(
+            output, lambda i, tensor: tensor * scale if i in place.outputs else tensor
+        )
+
+    handles = [
+        model.get_submodule(place.name).register_forward_hook(hook(place, scale))
+        for place, scale in zip(places, scales, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def gradients_of(
     model: nn.Module, run: Callable[[], Any], leaves: list[Tensor], snapshot: Snapshot
 ) -> list[Tensor | None]:
@@ -87,8 +129,8 @@ def check_gradient(fault: FaultModel, level: float, model: nn.Module, parameters
         alive += 0 if slope is None else int((slope.isfinite() & (slope != 0)).sum())
     if alive < LEAST_SHARE * count:
         raise ValueError(
-            f"fault = {fault}: at level {level:g}, {1 - alive / max(count, 1):.2%} of its gradients are zero, not finite "
-            "or not there, so that a network can't be trained under it. Pass the gradient straight through: "
+            f"fault = {fault}: at level {level:g}, {1 - alive / max(count, 1):.2%} of its gradients are zero, not "
+            "finite or not there, so that a network can't be trained under it. Pass the gradient straight through: "
             "return theta + (faulty - theta).detach()"
         )
 

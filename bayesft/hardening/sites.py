@@ -1,6 +1,7 @@
 """The sites of anyone's network, for an example of its input."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,10 +37,15 @@ def sites_of(
     model: nn.Module,
     call: Callable[[nn.Module], Any],
     find: Callable[[nn.Module, Callable[[], Any]], Sites],
+    evaluating: bool = True,
 ) -> Sites:
-    """The sites that `find` finds when a pass is `call(network)`; of a compiled network, in what was compiled."""
+    """The sites that `find` finds when a pass is `call(network)`, in eval mode or in the modes that there are.
+
+    Of a compiled network, they are found in what was compiled.
+    """
     inner = getattr(model, "_orig_mod", model)
-    with torch.inference_mode(False), own_random(0), unchanged(inner), eval_mode(inner):
+    mode = eval_mode(inner) if evaluating else nullcontext()
+    with torch.inference_mode(False), own_random(0), unchanged(inner), mode:
         found = find(inner, lambda: call(inner))
     if not found:
         raise ValueError(

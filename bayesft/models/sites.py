@@ -37,6 +37,7 @@ class Place:
         axis: the axis of channels that are dropped whole, of feature maps; None for single features.
         calls: in which of its calls in a pass, and `of` how many.
         outputs: which tensors of its output, in order.
+        alone: whether its output is one tensor, not a tuple or a dictionary of them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Place:
     calls: tuple[int, ...] = (0,)
     of: int = 1
     outputs: tuple[int, ...] = (0,)
+    alone: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class _Call:
     given: Tensor | None
     outputs: list[Any] = field(default_factory=list)
     tensor: Tensor | None = None
+    alone: bool = True
     index: int = 0
     layer: bool = False
     activation: bool = False
@@ -97,7 +100,7 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
     """The places where dropout can go.
 
     Args:
-        model: any network, in eval mode. Its parameters' `requires_grad` and its state may change.
+        model: any network, in eval mode. Its state may change as by any pass.
         run: one pass of an example through it.
         ignore: modules that get no site: names, patterns of names ("encoder.*"), or classes. What is inside of
             them gets none either.
@@ -110,7 +113,7 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
     reasons: dict[_Call, str] = {}
     for call in layers:
         for source, position, steers in sources.of(call):
-            if source is not call and not steers:
+            if source is not call and sources.layers_of(source) and not steers:
                 found.setdefault(source, set()).add(position)
             reasons.update(dict.fromkeys(sources.layers_of(source), steers or "ignored"))
     places, names = [], {}
@@ -121,13 +124,9 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
         after = list(dict.fromkeys(layer.name for call in of_name for layer in sources.layers_of(call)))
         if all(ignored(layer) for layer in after) and after:
             continue
+        positions = set().union(*(found[call] for call in of_name))
         total = sum(call.name == name for call in calls)
-        axis = _axis(of_name[0], sources)
-        positions = tuple(sorted(set().union(*(found[call] for call in of_name))))
-        shape, kind = tuple(of_name[0].tensor.shape), type(of_name[0].module).__name__
-        places.append(
-            Place(name, kind, tuple(after), shape, axis, tuple(call.index for call in of_name), total, positions)
-        )
+        places.append(_place(of_name, tuple(after), total, tuple(sorted(positions)), sources))
     covered = {layer for place in places for layer in place.after}
     without = {
         call.name: "ignored" if ignored(call.name) else reasons.get(call, "feeds no other layer")
@@ -153,10 +152,15 @@ def places_of(model: nn.Module, run: Callable[[], Any], names: Iterable[str]) ->
         if of_name[0].tensor is None:
             raise ValueError(f"sites: {name!r} does not give a tensor of floats")
         after = tuple(dict.fromkeys(layer.name for call in of_name for layer in sources.layers_of(call)))
-        shape, kind = tuple(of_name[0].tensor.shape), type(of_name[0].module).__name__
-        count = len(of_name)
-        places.append(Place(name, kind, after, shape, _axis(of_name[0], sources), tuple(range(count)), count))
+        places.append(_place(of_name, after, len(of_name), (0,), sources))
     return Sites(tuple(places), {})
+
+
+def _place(calls: list[_Call], after: tuple[str, ...], of: int, outputs: tuple[int, ...], sources: "_Sources") -> Place:
+    first = calls[0]
+    numbers = tuple(call.index for call in calls)
+    shape, kind = tuple(first.tensor.shape), type(first.module).__name__
+    return Place(first.name, kind, after, shape, _axis(first, sources), numbers, of, outputs, first.alone)
 
 
 @contextmanager
@@ -255,25 +259,27 @@ def _trace(model: nn.Module, run: Callable[[], Any]) -> list[_Call]:
             tensors = _floats(output)
             call.outputs = [tensor.grad_fn for tensor in tensors]
             call.tensor = tensors[0].detach() if tensors else None
+            call.alone = isinstance(output, Tensor)
             call.index = sum(other.name == call.name for other in calls)
             calls.append(call)
 
-    handles = []
+    handles, learns = [], [(theta, theta.requires_grad) for theta in model.parameters()]
     for name, module in model.named_modules():
         if "parametrizations" not in name.split("."):
             handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
             handles.append(module.register_forward_hook(after, with_kwargs=True))
     try:
         with torch.enable_grad():
-            for theta in model.parameters():
-                if theta.is_floating_point() or theta.is_complex():
-                    theta.requires_grad_(True)
+            for theta, _ in learns:
+                theta.requires_grad_(theta.is_floating_point() or theta.is_complex())
             run()
             listening[0] = False
             _tell_kinds(model, calls)
     finally:
         for handle in handles:
             handle.remove()
+        for theta, learnt in learns:
+            theta.requires_grad_(learnt)
     return calls
 
 
@@ -302,7 +308,7 @@ def _tell_kinds(model: nn.Module, calls: list[_Call]) -> None:
 def _elementwise(call: _Call) -> bool:
     """Whether a module without parameters changes each number alone: a permuted input gives the permuted output."""
     x, y = call.given, call.tensor
-    if x is None or y is None or len(call.outputs) != 1 or x.shape != y.shape or torch.equal(x, y):
+    if x is None or y is None or len(call.outputs) != 1 or x.shape != y.shape or x.is_meta or torch.equal(x, y):
         return False
     order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(0)).to(x.device)
     try:
