@@ -7,6 +7,7 @@ closures, views. Nothing is copied but the values.
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -92,13 +93,20 @@ def faulty(
     return copies
 
 
+@cache
+def _asks_for(perturb: Callable) -> tuple[str, ...]:
+    """Which of name and module a method `perturb` takes."""
+    accepted = inspect.signature(perturb).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    return tuple(key for key in ("name", "module") if every or key in accepted)
+
+
 def perturbed(
     fault: FaultModel, theta: Tensor, level: float, generator: torch.Generator, name: str, module: nn.Module
 ) -> Tensor:
     """The faulty copy of one parameter. Of a complex one, real and imaginary parts are stored, and fail, apart."""
-    accepted = inspect.signature(fault.perturb).parameters
-    named = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    more = {key: value for key, value in (("name", name), ("module", module)) if named or key in accepted}
+    about = {"name": name, "module": module}
+    more = {key: about[key] for key in _asks_for(getattr(type(fault), "perturb", fault.perturb))}
     real = torch.view_as_real(theta) if theta.is_complex() else theta
     copy = fault.perturb(real, level, generator, **more)
     if not isinstance(copy, Tensor) or copy.shape != real.shape:

@@ -99,7 +99,9 @@ def unchanged(model: nn.Module) -> Iterator[Snapshot]:
 
 def seed_all(seed: int) -> None:
     """Seed every global random stream: PyTorch's, NumPy's and Python's."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed is slower: it notes each call for later devices
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

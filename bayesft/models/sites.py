@@ -381,9 +381,9 @@ class _Sources:
 
 
 def _attends(node: Any, depth: int = 8) -> bool:
-    """Whether a node of the graph is an attention: a softmax, or a product with the result of one."""
+    """Whether a node of the graph is an attention: in one piece, or a product of batches with what a softmax gives."""
     name = type(node).__name__
-    if any(word in name for word in ("Softmax", "ScaledDotProduct", "Attention")):
+    if any(word in name for word in ("ScaledDotProduct", "Attention")):
         return True
     if not any(word in name for word in ("Bmm", "Matmul")):
         return False
