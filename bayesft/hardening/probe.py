@@ -13,6 +13,7 @@ from bayesft.hardening.batches import mapped, tensors
 from bayesft.hardening.state import Snapshot
 from bayesft.models.sites import Place, dropping, each_tensor
 
+CHANGES = (1.0, 10.0, 100.0)  # of a parameter, in its mean size: what only selects may not show in a single small one
 LEAST_SHARE = 0.5  # of a fault's gradient that must not be zero: one without a gradient (a bare rounding) has 0
 
 
@@ -39,13 +40,14 @@ def check_reach(
     snapshot.restore()
 
     def without_effect(names: list[str]) -> list[str]:
-        write(model, {name: _changed(parameters[name]) for name in names})
-        changed = run()
-        snapshot.restore()
-        if same(outputs, changed):
-            return names
-        half = len(names) // 2
-        return without_effect(names[:half]) + without_effect(names[half:]) if half else []
+        for size in CHANGES:
+            write(model, {name: _changed(parameters[name], size) for name in names})
+            changed = run()
+            snapshot.restore()
+            if not same(outputs, changed):
+                half = len(names) // 2
+                return without_effect(names[:half]) + without_effect(names[half:]) if half else []
+        return names
 
     inert = without_effect(unsure)
     if inert:
@@ -150,9 +152,9 @@ def _projection(outputs: Any) -> Tensor:
     return total
 
 
-def _changed(theta: Tensor) -> Tensor:
-    noise = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
-    return theta.detach() * 1.5 + (theta.detach().abs().mean() + 0.1) * noise
+def _changed(theta: Tensor, size: float) -> Tensor:
+    noise = torch.randn(theta.shape, generator=torch.Generator().manual_seed(int(size)), dtype=torch.float64).to(theta)
+    return theta.detach() * 1.5 + size * (theta.detach().abs().mean() + 0.1) * noise
 
 
 def _detach_caches(model: nn.Module) -> None:

@@ -63,10 +63,9 @@ class Sensitivity:
         """A row for each step of keeping one more layer digital: the share of numbers kept digital, and the score."""
         import pandas as pd
 
-        rows = [
-            (kept[-1] if kept else "none", share, *_of(_at_level(curve), confidence))
-            for kept, share, curve in self.trade
-        ]
+        rows = []
+        for kept, share, curve in self.trade:
+            rows.append((kept[-1] if kept else "none", share, *_of(_at_level(curve), confidence)))
         return pd.DataFrame(rows, columns=["layer", "digital", "score", "half_width"])
 
     def where(self, digital: Sequence[str]) -> Callable[[str, nn.Module, nn.Parameter], bool]:
@@ -92,7 +91,7 @@ class Sensitivity:
         return "\n".join(parts)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw what each layer costs and gains as bars onto Matplotlib axes, the dearest on top, and return the axes."""
+        """Draw what each layer costs and gains as bars, the dearest on top, onto Matplotlib axes, and return these."""
         ax = _axes(ax)
         table = self.table()[::-1]
         rows = np.arange(len(table))
