@@ -2,6 +2,7 @@
 
 import math
 import operator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,16 @@ def check_model(model: Any) -> None:
         raise ValueError(f"model = {type(model).__name__}: must be a torch.nn.Module")
     if any(isinstance(theta, nn.parameter.UninitializedParameter) for theta in model.parameters()):
         raise ValueError("model has lazy parameters: run it once on an example first")
+
+
+def check_memory(parameters: dict[str, nn.Parameter]) -> None:
+    """No two parameters overlap in memory: their faults, and gradients through them, would mix."""
+    spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in parameters.items())
+    for (_, end, first), (start, _, second) in pairwise(spans):
+        if start < end:
+            raise ValueError(
+                f"parameters {first!r} and {second!r} share memory: make them one, or leave one out by `where`"
+            )
 
 
 def check_fault(fault: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesft.drift.copies import Where, owners, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.hardening.batches import mapped
-from bayesft.hardening.checks import check_fault, check_model, whole_number
+from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
 from bayesft.hardening.sites import Place, Sites, call_with, find_places, places_of, sites_of
 from bayesft.hardening.state import own_random, seed_all, unchanged
@@ -84,7 +84,7 @@ class Hardening:
         self.seed, self.steps = whole_number("seed", seed, None), 0
         self.sites: Sequence[Place] | None = None
         self._rate, self._wanted, self._rates = rate, sites, []
-        select(model, where)
+        check_memory(select(model, where))
         if sites is not None and all(isinstance(site, Place) for site in sites):
             self._place(sites)
         if example is not None:

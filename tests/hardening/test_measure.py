@@ -384,7 +384,20 @@ class View(nn.Module):
         return self.f(h.view(h.size(0), -1))
 
 
+class Experts(Net):
+    """An expert is used by examples of one kind alone, of which the first few are none."""
+
+    def __init__(self):
+        super().__init__()
+        self.rare = nn.Linear(8, 3)
+
+    def forward(self, x):
+        out, rare = super().forward(x), x[:, 0] > 1.2
+        return out.index_put((rare,), self.rare(x[rare])) if rare.any() else out
+
+
 KINDS = [
+    Experts,
     Tied, Writes, Counts, Checkpointed, ForcesGradients, ForbidsGradients, Half, Caches, Integers, View,
 ]  # fmt: skip
 
@@ -613,3 +626,12 @@ def test_networks_that_can_not_be_measured():
     x, y = data()
     where = lambda name, *_: "spare" not in name  # noqa: E731
     check(seeded(Unused), x, y, run(seeded(Unused), (x, y), where=where), where=where)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_network_is_moved_and_comes_back(net):
+    F.cross_entropy(net(data()[0]), data()[1]).backward()
+    memory, gradient = [theta.data_ptr() for theta in net.parameters()], net.a.weight.grad
+    assert np.isfinite(run(net, data(), device="cuda").scores).all()
+    assert [theta.data_ptr() for theta in net.parameters()] == memory and net.a.weight.grad is gradient
+    assert gradient.device.type == "cpu"

@@ -348,6 +348,16 @@ def test_sites_and_parameters_that_do_not_act_are_refused_by_name():
     Hardening(seeded(Odd), sites=["act"], **used)
 
 
+def test_parameters_that_share_memory_are_refused_by_name():
+    model = seeded(Net)
+    model.other = nn.Parameter(model.a.weight.detach()[2:4].T)
+    with pytest.raises(ValueError, match=r"'a\.weight' and 'other'.*share memory"):
+        Hardening(model)
+    Hardening(model, where=lambda name, *_: name != "other")
+    model.other = nn.Parameter(model.b.weight.detach()[:0])
+    Hardening(model)
+
+
 @pytest.mark.parametrize(
     "name, value",
     [
