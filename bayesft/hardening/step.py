@@ -126,8 +126,13 @@ class Hardening:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
         bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
         level = float(torch.rand((), generator=generator)) * bound
-        with dropping(self.model, self.sites, self._rates), self._faulty(level, number):
+        with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):
             yield
+            if self.sites and not called():
+                raise ValueError(
+                    "dropout did not act in the step: the network was not called, or a compiled form of it was; train "
+                    "the network itself, or give sites=() for faults alone"
+                )
 
     @contextmanager
     def _faulty(self, level: float, number: int) -> Iterator[None]:

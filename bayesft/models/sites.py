@@ -166,8 +166,10 @@ def _place(calls: list[_Call], after: tuple[str, ...], of: int, outputs: tuple[i
 @contextmanager
 def dropping(
     model: nn.Module, places: Sequence[Place], rates: Sequence[float], generator: torch.Generator | None = None
-) -> Iterator[None]:
+) -> Iterator[Callable[[], bool]]:
     """Dropout at `places`, each with its rate in [0, 1), in train and in eval mode.
+
+    What it yields tells whether any of their modules has been called since.
 
     Masks come from the global random stream, so that a checkpointed block sees the same one again; or from `generator`.
     """
@@ -180,7 +182,7 @@ def dropping(
 
     handles.append(model.register_forward_pre_hook(restart))
     try:
-        yield
+        yield lambda: any(dropper.called for dropper in droppers)
     finally:
         for handle in handles:
             handle.remove()
@@ -190,10 +192,10 @@ class _Dropper:
     """A forward hook that drops channels or features of the output, in those calls of a module that are meant."""
 
     def __init__(self, place: Place, rate: float, generator: torch.Generator | None):
-        self.place, self.rate, self.generator, self.count = place, rate, generator, 0
+        self.place, self.rate, self.generator, self.count, self.called = place, rate, generator, 0, False
 
     def __call__(self, module: nn.Module, given: tuple, output: Any) -> Any:
-        index, self.count = self.count % self.place.of, self.count + 1
+        index, self.count, self.called = self.count % self.place.of, self.count + 1, True
         if index not in self.place.calls or self.rate == 0:
             return None
         return each_tensor(output, lambda i, tensor: self._dropped(tensor) if i in self.place.outputs else tensor)

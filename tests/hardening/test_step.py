@@ -323,6 +323,12 @@ def test_a_compiled_network_is_refused_with_sites_and_trains_without():
         Hardening(model, example=x)
     with Hardening(model, sites=(), rise=0).step():
         F.cross_entropy(model(x), y).backward()
+    net = seeded(Net)
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)  # from now on it takes no notice of hooks
+    h = Hardening(net, example=x)
+    with pytest.raises(ValueError, match="compiled form"), h.step():
+        compiled(x)
     plain = seeded(Net)
     assert model._orig_mod.a.weight.grad.abs().sum() > 0 and torch.equal(plain.a.weight, model._orig_mod.a.weight)
 
