@@ -28,17 +28,17 @@ from bayesft.data import Split
 from bayesft.drift import FaultModel, LogNormalDrift, drifted_parameters, monte_carlo
 from bayesft.drift.montecarlo import in_every_place
 from bayesft.evaluation.statistics import estimate, paired
+from bayesft.methods import load
+from bayesft.methods.drift_aware import drift_gradient
 from bayesft.models import Site, dropout, find_sites
 from bayesft.models.dropout import LAYERS
 from bayesft.modes import eval_mode
-from bayesft.search.algorithm1 import Trial, accuracy_score, neg_loss_score, search
+from bayesft.search.algorithm1 import Trial, search
 from bayesft.search.surrogate import MAX_DIMENSIONS, check_space
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe, SearchSettings
-from bayesft.training import Checkpoint, Problem, Trained, drift_dropout, dropout_rates, erm
-from bayesft.training.drift_aware import drift_gradient
-from bayesft.training.loop import Gradient
-from bayesft.training.tunable import train as train_under
+from bayesft.training import Checkpoint, Gradient, Problem, Trained, plain_gradient
+from bayesft.training.trained import accuracy_score, neg_loss_score
 
 RECIPE, DRIFT = Recipe(epochs=20, batch_size=64), LogNormalDrift()
 METHODS = ("drift_dropout", "bayesft")
@@ -160,45 +160,31 @@ def harden(
         if given is None:
             check_space(2 if method == "drift_dropout" else len(sites), settings.trials)
 
-        def plain(model: nn.Module, _: Loss, inputs: tuple[Tensor, ...], targets: Tensor, progress: float) -> Tensor:
-            value = loss(model(*inputs), targets)
-            value.backward()
-            return value.detach()
-
-        def under_drift(sigma: float) -> Gradient:
-            gradient = drift_gradient(fault, sigma, parameters, drift_dropout.RISE)
-            return lambda model, _, inputs, targets, progress: gradient(model, loss, inputs, targets, progress)
-
-        def measure(model, problem, settings, fault, purpose, draws, parameters) -> tuple[float, float]:
-            key = (problem.task, problem.seed, "search", *purpose)
-            levels = [
-                _under_drift(model, problem.validation, metric, fault, sigma, draws, key, parameters)
-                for sigma in settings.sigmas
-            ]
-            u = torch.stack(levels).mean(0)
-            if not u.isfinite().all():
-                raise ValueError(f"the metric is not finite on a drifted copy: {u.tolist()}")
-            return float(u.mean()), float(u.std() / draws**0.5)
-
         probes = _probe(start, parts, loss, metric, recipe.batch_size, sites, settings.bounds[1])
         about = (method, recipe, settings, parameters, sites, given, control, sigma_train, seed, probes, told)
         about += (torch.__version__, _code())
         folder = Path(checkpoint) / _digest(start, parts, *about) if checkpoint else None
         with Checkpoint(folder) if folder else nullcontext() as held:
-            about_data = 0, parts["train"], parts["validation"], recipe, seed, held
-            problem = _Problem("harden", {}, *about_data, plain, start=start)
-            trained, trials = {"plain": erm.train(problem, "plain")}, []
-            if sigma_train is not None:
-                problem = replace(problem, gradient=under_drift(sigma_train))
-            tuned = dropout_rates.tunable(sites, settings.bounds, problem.gradient)
+            problem = _Problem(
+                "harden", {}, 0, parts["train"], parts["validation"], recipe, seed, fault, parameters,
+                bounds=settings.bounds, checkpoint=held, start=start, places=sites, of_loss=loss, metric=metric,
+            )  # fmt: skip
+
+            def final(name: str, of: str, values: Mapping[str, float]) -> Trained:
+                return load(of).train(replace(problem, task=f"harden {name}"), values, {})[of]
+
+            trained, trials = {"plain": final("plain", "erm", {})}, []
+            problem = replace(problem, sigma_train=sigma_train)
+            tuned = load("bayesft" if given is not None else method)
             if given is None:
-                if method == "drift_dropout":
-                    tuned = drift_dropout.tunable(sites, settings.bounds, under_drift)
-                found = search(problem, tuned, settings, fault, parameters=parameters, measure=measure, n_jobs=n_jobs)
-                given, trials, trained["search end"] = found.values, found.trials, found.best_model
-            trained["hardened"] = train_under(problem, tuned, given, "hardened")
+                found = search(problem, tuned, settings, n_jobs=n_jobs)
+                values, trials, trained["search end"] = found.values, found.trials, found.best_model
+            else:
+                values = dict(zip((site.name for site in sites), given, strict=True))
+            trained["hardened"] = final("hardened", tuned.name, values)
             if control is not None:
-                trained["uniform"] = dropout_rates.train(problem, sites, control, "uniform")
+                same = dict(zip((site.name for site in sites), control, strict=True))
+                trained["uniform"] = final("uniform", "bayesft", same)
             networks = {name: problem.network(weights) for name, weights in trained.items()}
         part = "test" if test is not None else "validation"
         key = ("harden", seed, "evaluation")
@@ -209,15 +195,42 @@ def harden(
         )
     chosen = trained["hardened"].about
     shown = [Site(site.name, tuple(m.removesuffix(f".{OUTPUT}") for m in site.modules)) for site in sites]
-    log, drift = _log(trials, [d.name for d in tuned.dimensions], sites), chosen.get("sigma_train", sigma_train)
+    log, drift = _log(trials, list(values), sites), chosen.get("sigma_train", sigma_train)
     return Hardened(networks["hardened"], chosen["rates"], drift, shown, log, table, networks, part)
 
 
 @dataclass(frozen=True)
 class _Problem(Problem):
-    """A problem whose networks are copies of one."""
+    """A problem whose networks are copies of one.
+
+    places: its sites. of_loss, metric: the caller's. sigma_train: the drift under which all train, if any.
+    """
 
     start: nn.Module | None = None
+    places: list[Site] | None = None
+    of_loss: Loss | None = None
+    metric: Metric | None = None
+    sigma_train: float | None = None
+
+    @property
+    def loss(self) -> Loss:
+        return self.of_loss
+
+    @property
+    def gradient(self) -> Gradient:
+        if self.sigma_train is None:
+            return plain_gradient
+        return drift_gradient(self.fault, self.sigma_train, self.parameters, load("drift_dropout").rise)
+
+    @property
+    def sites(self) -> list[Site]:
+        return self.places
+
+    def scores(
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+    ) -> Tensor:
+        of = self.validation, self.metric, self.fault
+        return torch.stack([_under_drift(model, *of, sigma, len(draws), key, self.parameters) for sigma in sigmas])
 
     def fresh(self, **_) -> nn.Module:
         return deepcopy(self.start)

@@ -1,6 +1,6 @@
 """What the methods are run with, checked: lengths, steps, budgets. Light to import: no tensor library."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -9,6 +9,8 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    StrictBool,
+    StrictInt,
     field_validator,
     model_validator,
 )  # fmt: skip
@@ -54,10 +56,10 @@ class SearchRule(Settings):
     objective: Literal["accuracy", "neg_loss"] = "accuracy"
     weights: Literal["inherit", "scratch"] = "inherit"
     lr: PositiveFloat = 1e-3
-    batch: PositiveInt = 1
-    stop_early: bool = False
-    common_draws: bool = False
-    top: PositiveInt = 3
+    batch: Annotated[StrictInt, Field(gt=0)] = 1
+    stop_early: StrictBool = False
+    common_draws: StrictBool = False
+    top: Annotated[StrictInt, Field(gt=0)] = 3
 
     @model_validator(mode="after")
     def _alone(self) -> Self:
@@ -73,10 +75,10 @@ class SearchRule(Settings):
 class SearchBudget(Settings):
     """How long Algorithm 1 searches, and among which rates."""
 
-    trials: PositiveInt = 20
-    initial: PositiveInt = 4
-    epochs: PositiveInt = 1
-    draws: int = Field(10, ge=2)
+    trials: Annotated[StrictInt, Field(gt=0, le=10_000)] = 20
+    initial: Annotated[StrictInt, Field(gt=0)] = 4
+    epochs: Annotated[StrictInt, Field(gt=0)] = 1
+    draws: Annotated[StrictInt, Field(ge=2, le=100_000)] = 10
     granularity: Literal["layer", "stage"] = "layer"
     bounds: tuple[float, float] = (0.0, 0.8)
 
@@ -91,7 +93,7 @@ class SearchBudget(Settings):
 class SearchSettings(SearchRule, SearchBudget):
     """What Algorithm 1 is run with. `sigmas` are the drift levels over which the objective is averaged."""
 
-    sigmas: tuple[PositiveFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
+    sigmas: tuple[NonNegativeFloat, ...] = Field((0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
 
     @model_validator(mode="after")
     def _half(self) -> Self:

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """A network on a data set. `specification` is what `build` takes; `normalized`: the network has batch norm.
+    """A network on a data set.
 
-    `metric` is what is shown against σ.
+    Args:
+        data: The data set.
+        specification: What `build` makes the network of.
+        title: The name in reports.
+        panel: The letter of the panel of Figure 3.
+        normalized: Whether the network has batch norm.
+        metric: What is measured.
+        family: A further layer of budgets that the task shares with others.
+        cost: About how long an epoch takes, relative to others; the longest work is begun first.
     """
 
     data: str
@@ -16,17 +24,20 @@ class Task:
     panel: str = ""
     normalized: bool = False
     metric: str = "accuracy"
+    family: str = ""
+    cost: float = 1.0
 
 
 TASKS = {
-    "mlp-mnist": Task("mnist", {"network": "mlp"}, "MLP, MNIST", "a"),
-    "lenet-mnist": Task("mnist", {"network": "lenet5"}, "LeNet-5, MNIST", "b"),
+    "mlp-mnist": Task("mnist", {"network": "mlp"}, "MLP, MNIST", "a", cost=0.1),
+    "lenet-mnist": Task("mnist", {"network": "lenet5"}, "LeNet-5, MNIST", "b", cost=0.2),
     "alexnet-cifar10": Task("cifar10", {"network": "alexnet"}, "AlexNet, CIFAR-10", "c"),
     "resnet18-cifar10": Task("cifar10", {"network": "resnet18"}, "ResNet-18, CIFAR-10", "d", True),
     "vgg11-cifar10": Task("cifar10", {"network": "vgg"}, "VGG-11, CIFAR-10", "e", True),
     **{
         f"preact{depth}-cifar10": Task(
-            "cifar10", {"network": "preact_resnet", "depth": depth}, f"PreAct-ResNet-{depth}, CIFAR-10", panel, True
+            "cifar10", {"network": "preact_resnet", "depth": depth}, f"PreAct-ResNet-{depth}, CIFAR-10", panel, True,
+            family="deep" if depth > 18 else "", cost=depth / 9,
         )
         for depth, panel in ((18, "f"), (50, "g"), (152, "h"))
     },
@@ -34,7 +45,7 @@ TASKS = {
         "gtsrb", {"network": "spatial_transformer", "outputs": 43}, "Spatial transformer, GTSRB", "i", True
     ),
     "maskrcnn-pennfudan": Task(
-        "pennfudan", {"network": "detector"}, "Mask R-CNN, PennFudanPed", "j", metric="box mAP@0.5"
+        "pennfudan", {"network": "detector"}, "Mask R-CNN, PennFudanPed", "j", metric="box mAP@0.5", cost=8.0
     ),
 }
 CLASSIFICATION = tuple(name for name, task in TASKS.items() if task.metric == "accuracy")

@@ -1,24 +1,32 @@
 """Stage `ablate`: the networks of Figure 2, which differ in one factor, trained alike."""
 
-from bayesft.tasks import ABLATIONS
-from bayesft.training import erm
-from stages.common import data_file, models_folder, run, stage
-from stages.problem import load_problem
+from pathlib import Path
+
+from bayesft.methods import load
+from bayesft.store import copy_item
+from bayesft.training import Checkpoint
+from stages.common import MODELS, Item, Stage, dataset, fingerprint, run
+from stages.train import load_problem
 
 
-def main(data: str, seed: int) -> None:
-    """Train the variants of every factor on one data set with one seed."""
-    name = f"ablation-{data}"
+def main() -> None:
+    """Train every variant of every factor."""
+    stage = Stage("ablate")
+    stage.work(train, stage.items)
 
-    def matters(p):
-        return p.recipe(name), p.budget(name).train.width, p.ablation.factors
 
-    with stage("ablate", f"{data}-{seed}", matters, (data_file(name),)) as s:
-        p = s.parameters
-        for network, specification in ABLATIONS[data].networks(p.ablation.factors).items():
-            problem = load_problem(s, name, seed, {**specification, "width": p.budget(name).train.width})
-            erm.train(problem, network).save(models_folder(name, seed) / f"{network}.safetensors")
+def train(stage: Stage, item: Item) -> str:
+    """Train one variant, and copy it beside the others of its data set and seed."""
+
+    def build(folder: Path, checkpoint: Checkpoint) -> None:
+        erm = load("erm").train(load_problem(stage, item, checkpoint), {}, {})["erm"]
+        erm.save(folder / f"{item['row']}.safetensors")
+
+    decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
+    place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
+    copy_item(place, MODELS / "ablation" / f"{item['task']}-{item['seed']}", item["row"])
+    return "trained"
 
 
 if __name__ == "__main__":
-    run(main, "data", "seed")
+    run(main)

@@ -2,19 +2,25 @@
 
 from pathlib import Path
 
-from bayesft.drift import FAULT_MODELS
+from bayesft.drift import fault_model
 from bayesft.evaluation.boundary import decision_boundaries
 from bayesft.settings import Recipe
-from stages.common import run, stage
+from stages.common import Item, Stage, run
 
 
 def main() -> None:
     """Train the classifier and map its decisions at each level of drift."""
-    with stage("boundary", "moons", lambda p: (p.boundary, p.training.recipe, p.drift)) as s:
-        b, drift = s.parameters.boundary, s.parameters.drift
-        recipe = Recipe(**s.parameters.training.recipe.model_dump(), epochs=b.epochs, batch_size=64, lr=b.lr)
-        maps = decision_boundaries(recipe, FAULT_MODELS[drift.model], b.sigmas, b.points, b.draws, drift.parameters)
-        maps.save(Path("data/boundary.safetensors"))
+    stage = Stage("boundary")
+    stage.work(make, stage.items)
+
+
+def make(stage: Stage, item: Item) -> str:
+    """Make data/boundary.safetensors."""
+    b, drift = item["boundary"], item["drift"]
+    recipe, fault = Recipe(**item["recipe"]), fault_model(drift["model"], drift["settings"])
+    maps = decision_boundaries(recipe, fault, tuple(b["sigmas"]), b["points"], b["draws"], drift["parameters"])
+    maps.save(Path("data/boundary.safetensors"))
+    return f"{len(b['sigmas'])} levels"
 
 
 if __name__ == "__main__":

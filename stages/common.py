@@ -1,163 +1,158 @@
-"""What every stage does around its own work: check the parameters, resume or start, say what it did, keep the time."""
+"""What every stage does around its own work: its plan, the machine's settings, the store, workers, errors."""
 
 import argparse
-import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from bayesft.files import checksum, write_text
-from stages.parameters import ParameterError, Parameters, load
+import joblib
+import torch
+from tqdm import tqdm
+
+from bayesft.files import checksum, read_json, write_text
+from bayesft.store import Store
+from stages.code import digest
+from stages.parameters import ParameterError, load_part
 
 # Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
+PLAN = Path("data/plan")
+DATASETS = Path("data/datasets")
+MODELS = Path("data/models")
+RESULTS = Path("data/results")
 # Packages, beside torch, that decide results.
 DECIDING = ("numpy", "scikit-learn", "scikit-optimize", "torchvision", "torchmetrics", "pycocotools")
-# Code that decides no result: a change there must not discard checkpoints.
-NO_RESULTS = ("bayesft/report/", "stages/render.py", "stages/check.py", "stages/code.py")
+
+Item = dict[str, Any]
 
 
-def data_file(task: str) -> Path:
-    """The tensors of a task, or of an ablation ("ablation-mnist")."""
-    return Path("data/datasets") / f"{task}.safetensors"
-
-
-def models_folder(task: str, seed: int) -> Path:
-    """The trained networks of a task: a folder for each method, with a file for each row that it has in the report.
-
-    An ablation has its files here, one for each network.
-    """
-    return Path("data/models") / task / str(seed)
-
-
-def results_file(task: str, seed: int) -> Path:
-    """The accuracies under drift of all networks of a task, or of an ablation."""
-    return Path("data/results") / task / f"{seed}.json"
-
-
-def pictures_file(task: str, seed: int) -> Path:
-    """What detectors find in some of the scenes."""
-    return Path("data/results") / task / f"{seed}.pictures.safetensors"
-
-
-def study_file(task: str, seed: int) -> Path:
-    """What the study of the search found on a task."""
-    return Path("data/results") / task / f"study-{seed}.json"
-
-
-def networks_of(task: str, seed: int, methods: Sequence[str]) -> list[Path]:
-    """The files of the networks of `methods`. Those of methods that params.yaml no longer names are removed.
-
-    Evaluation depends on their folder, which would read as changed with leftovers in it; DVC's cache has them.
-    """
-    folder = models_folder(task, seed)
-    for leftover in folder.iterdir():
-        if leftover.is_dir() and leftover.name not in methods:
-            shutil.rmtree(leftover)
-    return [file for method in methods for file in sorted((folder / method).glob("*.safetensors"))]
-
-
-def timings_folder(scale: str) -> Path:
-    """Where the seconds of each stage go."""
-    return Path("data/timings") / scale
-
-
-def code_digest() -> str:
-    """SHA-256 over the code that decides results, so that a checkpoint is never resumed by other code."""
-    digest = hashlib.sha256()
-    for path in sorted([*Path("bayesft").rglob("*.py"), *Path("stages").glob("*.py")]):
-        if not path.as_posix().startswith(NO_RESULTS):
-            digest.update(f"{path.as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
 class Stage:
-    """A stage at work: the checked parameters, the device, and the checkpoint of this very item."""
+    """A stage at work: what the plan says of it, the store, and where its times go.
 
-    parameters: Parameters
-    device: str
-    checkpoint: object
-
-
-@contextmanager
-def stage(
-    name: str,
-    item: str,
-    matters: Callable[[Parameters], object],
-    inputs: tuple[Path, ...] = (),
-    keep: bool = False,
-) -> Iterator:
-    """Run a stage's work: `with stage("train", "mlp-mnist-erm-0", …) as s`.
-
-    The checkpoint is keyed by `item` and everything that its result depends on: `matters(parameters)`, the bytes of
-    `inputs`, the code, the versions, the device and the threads. It is cleared when the work is done, unless the
-    stage wants to `keep` what another run of it can use. The seconds go to data/timings, which no stage depends on: a
-    time is never the same twice.
+    Args:
+        name: The stage's name in the plan, "train-awp" say.
     """
-    import torch
 
-    from bayesft.training import Checkpoint
+    def __init__(self, name: str):
+        self.name = name
+        file = PLAN / f"{name}.json"
+        if not file.exists():
+            known = sorted(path.stem for path in PLAN.glob(f"{name.split('-')[0]}*.json"))
+            raise ValueError(f"{file} is missing: run dvc repro plan. Planned: {', '.join(known) or 'nothing'}")
+        plan = read_json(file)
+        self.items: list[Item] = plan["items"]
+        self.machine: dict[str, Any] = plan["machine"]
+        self.store = Store(ROOT / "data/store", tqdm.write)
+        prepare(self.machine)
 
-    parameters = load()
-    torch.set_num_threads(parameters.threads)
-    device = parameters.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":  # the CPU's algorithms are deterministic as they are, and this call costs 1.5 s
+    @property
+    def device(self) -> str:
+        """The device that computes."""
+        return self.machine["device"]
+
+    def key(self, item: Item, *inputs: object) -> str:
+        """The key of an item in the store: it names everything that decides the item, its code included."""
+        versions = [torch.__version__, *map(version, DECIDING), platform.machine()]
+        return digest([item, inputs, self.machine, versions])
+
+    def work(self, function: Callable[..., str], items: Sequence[Item]) -> None:
+        """Do all items, side by side on all cores, the longest first, with one progress bar.
+
+        Args:
+            function: Takes this stage and an item, and gives a line that says what was found. It runs in any process.
+            items: The items; `cost` of each says about how long it takes.
+        """
+        began = time.perf_counter()
+        order = sorted(items, key=lambda item: -item.get("cost", 0))
+        jobs = [joblib.delayed(_timed)(function, self, item) for item in order]
+        lines = {}
+        for label, line, seconds in tqdm(_parallel(jobs), desc=self.name, total=len(jobs), unit="item", disable=None):
+            lines[label] = seconds
+            tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
+        write_text(Path("data/timings") / f"{self.name}.json", json.dumps(lines, indent=1, sort_keys=True) + "\n")
+        print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def prepare(machine: dict[str, Any]) -> None:
+    """Set what the machine's settings say for this process: threads, and exact algorithms on a GPU."""
+    torch.set_num_threads(machine["threads"])
+    if machine["device"] == "cuda":  # the CPU's algorithms are deterministic as they are, and this call costs 1.5 s
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32 where drift is evaluated
-    key = [repr(matters(parameters)), [checksum(path) for path in inputs], code_digest(), torch.__version__]
-    key += [device, parameters.threads, platform.machine(), *map(version, DECIDING)]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def dataset(name: str) -> Path:
+    """The file of a data set."""
+    return DATASETS / f"{name}.safetensors"
+
+
+def fingerprint(path: Path) -> str:
+    """The checksum of an input.
+
+    Raises:
+        ValueError: The file is missing.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run dvc repro, which makes it")
+    return checksum(path)
+
+
+def _timed(function: Callable[..., str], stage: Stage, item: Item) -> tuple[str, str, float]:
+    prepare(stage.machine)
     began = time.perf_counter()
-    with held(Checkpoint(ROOT / "data/checkpoints" / name / f"{item}-{digest}")) as checkpoint:
-        yield Stage(parameters, device, checkpoint)
-        if not keep:
-            checkpoint.clear()
-    seconds = round(time.perf_counter() - began, 2)
-    write_text(timings_folder(parameters.scale) / f"{name}@{item}.json", json.dumps(seconds))
-    print(f"{name} {item}: done in {seconds:.1f} s", flush=True)
+    line = function(stage, item)
+    return item["label"], line, round(time.perf_counter() - began, 2)
 
 
-@contextmanager
-def held(checkpoint, patience_s: float = 3600) -> Iterator:
-    """Hold a checkpoint; while another process does (a queued experiment that needs the same item), wait for it."""
-    deadline, waiting = time.monotonic() + patience_s, False
-    while True:
-        try:
-            checkpoint.__enter__()
-            break
-        except RuntimeError as busy:
-            if time.monotonic() > deadline:
-                raise
-            if not waiting:
-                print(f"{busy}. Waiting for it", flush=True)
-            waiting = True
-            time.sleep(0.5)
-    try:
-        yield checkpoint
-    finally:
-        checkpoint.__exit__()
+def _parallel(jobs: list) -> Iterable[tuple[str, str, float]]:
+    """The results of the jobs, each as soon as it is there."""
+    parallel = load_part("parallel")
+    count = min(parallel.jobs or os.cpu_count() or 1, max(1, len(jobs)))
+    if count == 1:
+        return (function(*arguments) for function, arguments, _ in jobs)
+    if parallel.backend == "ray":
+        return _on_ray(jobs, parallel.jobs)
+    os.environ["TQDM_DISABLE"] = "1"  # of the workers: the stage has one bar
+    if parallel.backend == "loky":
+        return joblib.Parallel(count, return_as="generator_unordered", batch_size=1, pre_dispatch="all")(jobs)
+    return _forked(jobs, count)
+
+
+def _forked(jobs: list, count: int) -> Iterator[tuple[str, str, float]]:
+    """The same in forked processes: they have torch already, where a fresh process takes seconds to import it."""
+    with ProcessPoolExecutor(count, get_context("fork")) as pool:
+        for done in as_completed([pool.submit(function, *arguments) for function, arguments, _ in jobs]):
+            yield done.result()
+
+
+def _on_ray(jobs: list, count: int) -> Iterable[tuple[str, str, float]]:
+    """The same on a Ray cluster, whose machines see this folder. Its backend hands over all results at once."""
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    with joblib.parallel_config(backend="ray", n_jobs=count or -1):
+        return joblib.Parallel()(jobs)
 
 
 def run(main: Callable[..., None], *names: str) -> None:
     """Call `main` with the command line's arguments, and turn an expected failure into one clear message."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     for name in names:
-        parser.add_argument(name, type=int if name == "seed" else str)
+        parser.add_argument(name)
     arguments = vars(parser.parse_args())
     try:
         main(**arguments)
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was finished is kept, and the next run goes on from there")
     except ParameterError as error:
         sys.exit(f"error: {error}")
     except (RuntimeError, OSError, ValueError) as error:

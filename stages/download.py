@@ -1,20 +1,40 @@
-"""Stage `download`: the tensors of a task, from verified files or from what the package embeds."""
+"""Stage `download`: the data sets of the run, from verified files or from what the package embeds."""
+
+import shutil
+from pathlib import Path
 
 from bayesft.data import load_images
-from bayesft.tasks import TASKS
-from stages.common import ROOT, data_file, run
-from stages.parameters import load
+from bayesft.training import Checkpoint
+from stages.common import DATASETS, ROOT, Item, Stage, dataset, run
 
 
-def main(task: str) -> None:
-    """Make the data of a task, or of an ablation ("ablation-mnist")."""
-    parameters = load()
-    name = TASKS[task].data if task in TASKS else task.removeprefix("ablation-")
-    images = load_images(name, parameters.data.source, ROOT / "data/raw" / name, parameters.mirror)
-    images = images.limited(parameters.budget(task).data.model_dump())
-    images.save(data_file(task))
-    print(f"{task}: {images.about['name']}, images used: {images.about['images_used']}")
+def main() -> None:
+    """Make the file of every data set that the plan names."""
+    stage = Stage("download")
+    DATASETS.mkdir(parents=True, exist_ok=True)
+    stage.work(make, stage.items)
+
+
+def make(stage: Stage, item: Item) -> str:
+    """Make one data set, where the store does not have it."""
+    name = item["data"]
+    file = f"{name}.safetensors"
+
+    def build(folder: Path, checkpoint: Checkpoint) -> None:
+        raw, mirror = ROOT / "data/raw" / name, item["mirror"]
+        if name != "pennfudan":
+            load_images(name, item["source"], raw, mirror).save(folder / file)
+            return
+        from bayesft.data import pennfudan, streets
+
+        size = item["size"]
+        scenes = streets.embedded(size) if item["source"] == "embedded" else pennfudan.official(raw, mirror, size)
+        scenes.save(folder / file)
+
+    place = stage.store.make(stage.key(item), build)
+    shutil.copyfile(place / file, dataset(name))
+    return f"{(place / file).stat().st_size / 2**20:.1f} MiB, {item['source']}"
 
 
 if __name__ == "__main__":
-    run(main, "task")
+    run(main)

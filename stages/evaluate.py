@@ -1,57 +1,102 @@
-"""Stage `evaluate`: accuracy of a task's networks on the test images, under a grid of drift levels."""
+"""Stage `evaluate@<row>`: what the networks of one row do on test data under a grid of drift levels."""
 
-import json
+from pathlib import Path
 
-from bayesft.data import Images
-from bayesft.drift import FAULT_MODELS
+from bayesft.data import Scenes
+from bayesft.drift import fault_model
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
-from bayesft.files import checksum, write_text
+from bayesft.files import write_json
 from bayesft.training import Trained
-from stages.common import data_file, models_folder, networks_of, results_file, run, stage
+from stages.common import MODELS, RESULTS, Item, Stage, dataset, fingerprint, run
+from stages.parameters import load_part
+from stages.train import load_images
 
 
-def main(task: str, seed: int) -> None:
-    """Evaluate every network of one task, or of an ablation ("ablation-mnist"), with one seed.
+def main(row: str) -> None:
+    """Evaluate one row of the report, or "ablation"."""
+    stage = Stage(f"evaluate-{row}")
+    sigma_max = load_part("sigma_max")
+    items = [{**item, "sigmas": sigma_grid(sigma_max, item["sigma_step"])} for item in stage.items]
+    stage.work(evaluate, items)
 
-    What was measured is kept by network and σ: a new end of the grid costs its new σ, a retrained method its own.
+
+def evaluate(stage: Stage, item: Item) -> str:
+    """Measure the networks of one task and seed, and write the results.
+
+    What was measured is kept by network and σ: a longer grid costs its new σ.
     """
+    name = f"{item['task']}-{item['seed']}"
+    folder = MODELS / item["row"] / name
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} has no network: run dvc repro, which trains it")
+    detects = item["data"] == "pennfudan"
+    measured, about = (_detector if detects else _classifier)(stage, item, files)
+    where = RESULTS / item["row"]
+    content = {"task": item["task"], "seed": item["seed"], "sigmas": item["sigmas"], "data": about,
+               "device": stage.device, "rows": measured}  # fmt: skip
+    write_json(where / f"{name}.json", content)
+    shown = measured.get(item["row"]) or next(iter(measured.values()))
+    return f"{shown['accuracy'][0][0]:.3f} clean, {_mean(shown):.3f} on average up to σ = {item['sigmas'][-1]:g}"
 
-    def matters(p):
-        return p.budget(task).evaluate.draws, p.drift
 
-    with stage("evaluate", f"{task}-{seed}", matters, (data_file(task),), keep=True) as s:
-        p, budget = s.parameters, s.parameters.budget(task).evaluate
-        sigmas = sigma_grid(p.sigma_max, budget.sigma_step)
-        images = Images.load(data_file(task))
-        test = images.standardised(s.device)["test"]
-        rows = {}
-        if task.startswith("ablation-"):
-            files = sorted(models_folder(task, seed).glob("*.safetensors"))
-        else:
-            files = networks_of(task, seed, p.methods_of(task))
-        for file in files:
-            trained = Trained.load(file)
+def _mean(row: dict) -> float:
+    levels = [sum(level) / len(level) for level in row["accuracy"]]
+    return sum(levels) / len(levels)
+
+
+def _key(stage: Stage, item: Item, file: Path) -> str:
+    """The key of the measurements of one network: everything that decides them but the levels."""
+    decides = {k: item[k] for k in ("code", "task", "seed", "data", "images", "pixels", "drift", "draws")}
+    return stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"])))
+
+
+def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
+    images = load_images(item)
+    test, fault = images.standardised(stage.device)["test"], fault_model(item["drift"]["model"], item["drift"]["settings"])
+    rows = {}
+    for file in files:
+        trained = Trained.load(file)
+        with stage.store.keep(_key(stage, item, file)) as checkpoint:
             accuracies = accuracy_grid(
                 trained,
                 test,
-                FAULT_MODELS[p.drift.model],
-                sigmas,
-                budget.draws,
-                (task, seed),
-                parameters=p.drift.parameters,
-                label=f"{task} {file.stem} seed {seed}",
-                checkpoint=s.checkpoint,
-                identity=f"{file.stem} {checksum(file)[:16]}",
+                fault,
+                item["sigmas"],
+                item["draws"],
+                (item["task"], item["seed"]),
+                parameters=item["drift"]["parameters"],
+                label=f"{item['label']} {file.stem}",
+                checkpoint=checkpoint,
             )
-            rows[file.stem] = {"accuracy": accuracies.tolist(), "about": trained.about}
-            print(
-                f"{task} {file.stem} seed {seed}: accuracy {accuracies[0].mean():.3f} clean, {accuracies.mean():.3f} "
-                f"on average up to sigma {sigmas[-1]}"
-            )
-        about = {**images.about, "classes": images.classes}
-        result = {"sigmas": sigmas, "data": about, "device": s.device, "rows": rows}
-        write_text(results_file(task, seed), json.dumps(result, indent=1) + "\n")
+        rows[file.stem] = {"accuracy": accuracies.tolist(), "about": trained.about}
+    return rows, {**images.about, "classes": images.classes}
+
+
+def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
+    from bayesft.evaluation.detection import map_grid
+    from bayesft.evaluation.pictures import detection_pictures
+    from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
+
+    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), fault_model(item["drift"]["model"], item["drift"]["settings"])
+    rows, key, parameters = {}, (item["task"], item["seed"]), item["drift"]["parameters"]
+    test, shown = scenes.parts["test"], item["pictures"]
+    for file in files:
+        trained = Trained.load(file)
+        network = trained.networks(stage.device)[0]
+        with stage.store.keep(_key(stage, item, file)) as checkpoint:
+            values = map_grid(
+                network, test, fault, item["sigmas"], item["draws"], key, parameters=parameters,
+                label=f"{item['label']} {file.stem}", checkpoint=checkpoint,
+            )  # fmt: skip
+        metrics = {name: value.tolist() for name, value in values.items()}
+        rows[file.stem] = {"accuracy": metrics["box_map_50"], "metrics": metrics, "about": trained.about}
+        pictures = detection_pictures(
+            {file.stem: network}, test, fault, shown["sigmas"], key, shown["images"], parameters
+        )
+        pictures.save(RESULTS / item["row"] / f"{item['task']}-{item['seed']}.pictures.safetensors")
+    return rows, scenes.about
 
 
 if __name__ == "__main__":
-    run(main, "task", "seed")
+    run(main, "row")

@@ -1,24 +1,48 @@
-"""params.yaml, checked against a schema. Light to import: no tensor library."""
+"""params.yaml, checked against a schema, and what it means for each task."""
 
 import difflib
+import math
 import os
-import re
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    StrictBool,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from ruamel.yaml import YAML, YAMLError
 
-from bayesft.settings import Recipe, SearchBudget, SearchRule, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, FACTORS, TASKS
+from bayesft.drift import fault_model
+from bayesft.methods import load as load_method
+from bayesft.settings import Recipe, SearchSettings, Settings
+from bayesft.tasks import ABLATIONS, FACTORS, TASKS
+
+PARAMETERS = Path("params.yaml")
+MOST_POINTS = 1000  # of a grid of σ
+DATA = tuple(dict.fromkeys(task.data for task in TASKS.values()))
+LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.family), "ablation",
+          *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
+PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
+BUDGET = {"epochs", "inherited_epochs"}  # of a search: what becomes its `epochs`
 
 
 class ParameterError(ValueError):
     """params.yaml has a value or a key that is not allowed; the message names it and says what is."""
 
 
-def _one_of(allowed) -> AfterValidator:
+def _one_of(allowed: Iterable[str]) -> AfterValidator:
+    allowed = tuple(allowed)
+
     def check(value: str) -> str:
         if value not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}")
@@ -33,97 +57,49 @@ def _distinct(values: tuple) -> tuple:
     return values
 
 
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
 Distinct = AfterValidator(_distinct)
-Rate = Annotated[float, Field(ge=0, lt=1)]
-TaskName = Annotated[str, _one_of(CLASSIFICATION)]
-Tunable = Literal["awp", "drift_aware", "uniform", "drift_dropout", "bayesft"]
-DataName = Literal["mnist", "cifar10", "gtsrb"]
-AblationName = Annotated[str, _one_of(ABLATIONS)]
-ONE_NUMBER = ("awp", "drift_aware", "uniform")  # methods that have a single number to tune
-ONE_DIMENSION = 25  # trials that keep their distance from one another on a line, however badly they lie
-TUNED = "-tuned"  # ends the name of a method variant: the same method, its numbers found by the search
-NO_NORM = "-no-norm"  # ends the name of a method variant: the same method on the network without batch norm
-WEIGHTS = [("none", "slim"), *((w, "resnet18") for w in ("none", "imagenet"))]  # what a detector can start from
-WEIGHTS += [(w, "resnet50") for w in ("none", "imagenet", "coco")]
-ORDER = ("erm", "ftna", "reram_v", "awp", "drift_aware", "uniform", "random", "bayesft", "drift_dropout")
+Positive = Annotated[StrictInt, Field(gt=0)]
+Seeds = Annotated[tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...], Distinct]
+Sigma = Annotated[NonNegativeFloat, Field(le=10), BeforeValidator(_no_bool)]
+SomeSigma = Annotated[PositiveFloat, Field(le=10), BeforeValidator(_no_bool)]
+Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=MOST_POINTS), Distinct]
+Draws = Annotated[StrictInt, Field(ge=2, le=100_000)]
+DataName = Annotated[str, _one_of(DATA)]
+TaskName = Annotated[str, _one_of(TASKS)]
 
 
-class Methods(Settings):
-    train: Annotated[tuple[Literal["erm", "awp", "uniform"], ...], Distinct]
-    adapt: Annotated[tuple[Literal["ftna", "reram_v"], ...], Distinct]
-    drift: Annotated[tuple[Literal["drift_aware", "drift_dropout"], ...], Distinct]
-    search: Annotated[tuple[Literal["bayesft", "random"], ...], Distinct]
+class Row(Settings):
+    """A row of the report. The method's settings stand beside these keys."""
 
-
-class FewMethods(Settings):
-    train: Annotated[tuple[Literal["erm", "awp", "uniform"], ...], Distinct]
-    search: Annotated[tuple[Literal["bayesft", "random"], ...], Distinct]
-
-
-class Part(Settings):
-    tasks: Annotated[tuple[TaskName, ...], Distinct]
-    methods: FewMethods
-
-
-class Tuned(Settings):
-    tasks: Annotated[tuple[TaskName, ...], Distinct]
-    methods: Annotated[tuple[Tunable, ...], Distinct]
-    search: dict[str, Any]
-
-
-class Searched(Settings):
-    """One search of the study: of which method's numbers, and how `search` and its budget are changed for it."""
-
-    method: Tunable = "bayesft"
-    search: dict[str, Any]
-
-
-class Study(Settings):
-    tasks: Annotated[tuple[TaskName, ...], Distinct]
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
-    jobs: PositiveInt
-    sigma_max: PositiveFloat
-    landscape: int = Field(ge=3, le=ONE_DIMENSION)
-    reference: str
-    strategies: dict[str, Searched]
-    options: dict[str, dict[str, Any]]
-
-    @property
-    def searches(self) -> dict[str, Searched]:
-        """All searches of the study, the strategies and the changes of the reference, by name."""
-        reference = self.strategies[self.reference]
-        changed = {
-            name: reference.model_copy(update={"search": {**reference.search, **option}})
-            for name, option in self.options.items()
-        }
-        return {**self.strategies, **changed}
-
-    def lengths(self, name: str, settings: SearchSettings | None) -> tuple[int, ...]:
-        """After how many trials a search of the study is looked at: thirds for strategies, but for a grid, which is
-        none in pieces; the end for options, and 0 for no search."""
-        if settings is None:
-            return (0,)
-        if name not in self.strategies or settings.strategy == "grid" or settings.batch > 1:
-            return (settings.trials,)
-        return tuple(dict.fromkeys(max(1, settings.trials * part // 3) for part in (1, 2, 3)))
+    method: str
+    network: dict[str, Any] = {}
+    search: dict[str, Any] | None = None
+    tasks: Annotated[tuple[TaskName, ...], Distinct] | None = None
+    settings: dict[str, Any] = {}
 
 
 class Ablated(Settings):
-    data: Annotated[tuple[AblationName, ...], Distinct]
+    data: Annotated[tuple[Annotated[str, _one_of(ABLATIONS)], ...], Distinct]
     factors: Annotated[tuple[Annotated[str, _one_of(FACTORS)], ...], Field(min_length=1), Distinct]
 
 
 class Pictured(Settings):
-    images: PositiveInt
-    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
+    images: Annotated[StrictInt, Field(gt=0, le=20)]
+    sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=8), Distinct]
 
 
-class Detection(Settings):
-    tasks: Annotated[tuple[Annotated[str, _one_of((DETECTION,))], ...], Distinct]
-    methods: Annotated[tuple[Literal["erm", "bayesft"], ...], Field(min_length=1), Distinct]
-    weights: Literal["none", "imagenet", "coco"]
-    sigmas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-    pictures: Pictured
+class Boundary(Settings):
+    sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=8), Distinct]
+    epochs: Positive
+    lr: PositiveFloat
+    points: Annotated[StrictInt, Field(ge=20, le=100_000)]
+    draws: Draws
 
 
 class Data(Settings):
@@ -132,387 +108,426 @@ class Data(Settings):
 
 
 class Drift(Settings):
-    model: Literal["lognormal"]
-    parameters: Literal["all", "weights"]
+    model: str
+    settings: dict[str, Any] = {}
+    parameters: Literal["all", "weights", "convolutions"]
 
 
 class Steps(Settings):
-    weight_decay: float = Field(ge=0)
+    weight_decay: NonNegativeFloat
     clip_norm: PositiveFloat
 
 
-class Nothing(Settings):
-    pass
+class Parallel(Settings):
+    backend: Literal["fork", "loky", "ray"]
+    jobs: Annotated[StrictInt, Field(ge=0, le=1024)]
 
 
-class Awp(Settings):
-    gamma: PositiveFloat
+class Compared(Settings):
+    """One search of the study: of which method's hyperparameters, and how `search` is changed for it."""
+
+    title: str
+    method: str = "bayesft"
+    search: dict[str, Any]
 
 
-class Uniform(Settings):
-    rate: dict[DataName, Rate]
-
-
-class ReramV(Settings):
-    sigma_device: PositiveFloat
-    rounds: int = Field(ge=1, le=9)
-
-
-class DriftAware(Settings):
-    sigma_train: dict[DataName, PositiveFloat]
-
-
-class DriftDropout(Uniform, DriftAware):
-    pass
-
-
-class Training(Settings):
-    recipe: Steps
-    erm: Nothing
-    awp: Awp
-    uniform: Uniform
-    ftna: Nothing
-    reram_v: ReramV
-    drift_aware: DriftAware
-    drift_dropout: DriftDropout
-
-
-class Search(SearchRule):
-    sigmas: dict[DataName, Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]]
-
-
-class Boundary(Settings):
-    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
-    epochs: PositiveInt
-    lr: PositiveFloat
-    points: int = Field(ge=20)
-    draws: int = Field(ge=2)
+class Studies(Settings):
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
+    seeds: Annotated[Seeds, Field(min_length=1)]
+    sigma_max: SomeSigma
+    landscape: Annotated[StrictInt, Field(ge=3, le=25)]
+    reference: str
+    small: Annotated[tuple[str, ...], Distinct]
+    strategies: dict[str, Compared]
+    options: dict[str, Compared]
 
 
 class Counts(Settings):
-    train: PositiveInt | None
-    validation: PositiveInt | None
-    test: PositiveInt | None
+    train: Positive | None
+    validation: Positive | None
+    test: Positive | None
 
 
 class Length(Settings):
-    width: float = Field(gt=0, le=4)
-    epochs: PositiveInt
-    batch_size: int = Field(ge=2)
+    epochs: Positive
+    batch_size: Annotated[StrictInt, Field(ge=2, le=1_000_000)]
     lr: PositiveFloat
+    clip_norm: PositiveFloat | None = None
 
 
 class Grid(Settings):
-    sigma_step: PositiveFloat
-    draws: int = Field(ge=2)
+    sigma_step: SomeSigma
+    draws: Draws
 
 
-class AblationBudget(Settings):
-    data: Counts
+class Budget(Settings):
+    """What a task costs at a scale."""
+
+    images: Counts
+    pixels: Annotated[StrictInt, Field(ge=8)] | None
+    network: dict[str, Any]
+    rows: Annotated[tuple[str, ...], Distinct] | None
     train: Length
+    search: dict[str, Any]
     evaluate: Grid
 
 
-class Budget(AblationBudget):
-    search: SearchBudget
-
-
-class Detector(Settings):
-    backbone: Literal["slim", "resnet18", "resnet50"]
-    size: int = Field(ge=32)
-
-
-class DetectorLength(Settings):
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    lr: PositiveFloat
-    clip_norm: PositiveFloat
-
-
-class DetectorSearch(SearchBudget):
-    granularity: Literal["stage"] = "stage"  # a detector's sites are its parts
-
-
-class DetectionBudget(Settings):
-    data: Counts
-    network: Detector
-    train: DetectorLength
-    search: DetectorSearch
-    evaluate: Grid
-
-
-class Scale(Settings):
-    devices: PositiveInt
-    detection: DetectionBudget
-    tasks: dict[TaskName, Budget]
-    ablation: dict[AblationName, AblationBudget]
-
-
-class Scales(Settings):
-    smoke: Scale
-    quick: Scale
-    medium: Scale
-    paper: Scale
+SearchFields = tuple(SearchSettings.model_fields)
+Rule = create_model(
+    "Rule",
+    __base__=Settings,
+    inherited_epochs=(Positive, ...),
+    epochs=(Positive | None, ...),
+    sigmas=(dict[DataName, Sigmas], ...),
+    **{
+        name: (field.rebuild_annotation(), ...)
+        for name, field in SearchSettings.model_fields.items()
+        if name not in ("epochs", "sigmas")
+    },
+)
 
 
 class Parameters(Settings):
     """All of params.yaml."""
 
     scale: Literal["smoke", "quick", "medium", "paper"]
-    sigma_max: PositiveFloat
-    tasks: Annotated[tuple[TaskName, ...], Distinct]
-    methods: Methods
-    deep: Part
-    no_norm: Part
-    tuned: Tuned
-    study: Study
+    sigma_max: SomeSigma
+    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1), Distinct]
+    seeds: Annotated[Seeds, Field(min_length=1)]
+    more_seeds: dict[DataName, Seeds]
+    methods: dict[str, dict[str, Any]]
     ablation: Ablated
-    detection: Detection
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), Distinct]
-    data: Data
-    device: Literal["auto", "cpu", "cuda"]
-    threads: PositiveInt
-    drift: Drift
-    training: Training
-    search: Search
+    study: Literal["none", "small", "full"]
+    pictures: Pictured
     boundary: Boundary
-    scales: Scales
-
-    @property
-    def chosen_scale(self) -> Scale:
-        """The block of the chosen scale."""
-        return getattr(self.scales, self.scale)
-
-    @property
-    def all_tasks(self) -> list[str]:
-        """The tasks of the run, by panel."""
-        return [task for task in TASKS if task in self.tasks + self.deep.tasks + self.detection.tasks]
-
-    def budget(self, task: str) -> Budget | AblationBudget:
-        """The budget of a task, or of an ablation ("ablation-mnist"), at the chosen scale."""
-        name = task.removeprefix("ablation-")
-        return self.chosen_scale.tasks[task] if name == task else self.chosen_scale.ablation[name]
-
-    def recipe(self, task: str) -> Recipe:
-        """The recipe that every method is trained with on a task."""
-        length = self.budget(task).train
-        return Recipe(**self.training.recipe.model_dump(), **length.model_dump(exclude={"width"}))
-
-    def specification(self, task: str, method: str = "erm") -> dict:
-        """The network of a task at the scale's width; without batch norm where the method's variant says so."""
-        norm = {"normalization": None} if method.endswith(NO_NORM) else {}
-        return {**TASKS[task].specification, "width": self.budget(task).train.width, **norm}
-
-    def method_settings(self, task: str, method: str) -> dict:
-        """The arguments of a method on a task: a value that depends on the data set is looked up."""
-        values = getattr(self.training, base_method(method)).model_dump()
-        return {key: v[TASKS[task].data] if isinstance(v, dict) else v for key, v in values.items()}
-
-    @property
-    def detector(self) -> dict:
-        """The detector's specification."""
-        return {**TASKS[DETECTION].specification, **self.chosen_scale.detection.network.model_dump(),
-                "weights": self.detection.weights}  # fmt: skip
-
-    @property
-    def detection_recipe(self) -> Recipe:
-        """The recipe of a detector's training, which clips at another norm than that of a classifier."""
-        steps = {**self.training.recipe.model_dump(), **self.chosen_scale.detection.train.model_dump()}
-        return Recipe(**steps)
-
-    @property
-    def detection_search(self) -> SearchSettings:
-        """The rule and the budget of the search on a detector."""
-        rule = {**self.search.model_dump(), "sigmas": self.detection.sigmas}
-        return SearchSettings(**rule, **self.chosen_scale.detection.search.model_dump())
-
-    def search_settings(self, task: str, method: str = "bayesft", **changes) -> SearchSettings:
-        """The rule and the budget of the search on a task, with changes."""
-        rule = {**self.search.model_dump(), "sigmas": self.search.sigmas[TASKS[task].data]}
-        if base_method(method) == "random":
-            rule["strategy"] = "random"
-        return SearchSettings(**{**rule, **self.budget(task).search.model_dump(), **changes})
-
-    def tuning_settings(self, task: str) -> SearchSettings:
-        """The search that tunes any method on a task: of the same budget as BayesFT's, by the rule of `tuned`."""
-        return self.search_settings(task, **self.tuned.search)
-
-    def study_settings(self, task: str) -> dict[str, tuple[str, SearchSettings]]:
-        """The searches of the study on a task by name: of which method's numbers, and how."""
-        return {name: (of.method, self.search_settings(task, **of.search)) for name, of in self.study.searches.items()}
-
-    def methods_of(self, task: str) -> list[str]:
-        """The methods of a task, variants included, in the order in which reports show them."""
-        groups = (self.deep.methods if task in self.deep.tasks else self.methods).model_dump().values()
-        chosen = {m for group in groups for m in group}
-        methods = [m for m in ORDER if m in chosen] + sorted(chosen - set(ORDER))
-        if task in self.no_norm.tasks:
-            controls = {m for group in self.no_norm.methods.model_dump().values() for m in group}
-            methods += [m + NO_NORM for m in ORDER if m in controls]
-        if task in self.tuned.tasks:
-            methods += [m + TUNED for m in ORDER if m in self.tuned.methods]
-        return methods
+    data: Data
+    drift: Drift
+    recipe: Steps
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[StrictInt, Field(gt=0, le=1024)]
+    parallel: Parallel
+    search: Rule
+    studies: Studies
+    scales: dict[Literal["smoke", "quick", "medium", "paper"], dict[Annotated[str, _one_of(LAYERS)], dict[str, Any]]]
 
     @property
     def mirror(self) -> str | None:
         """Where published files are looked for first."""
         return self.data.mirror or os.environ.get("BAYESFT_MIRROR") or None
 
+    def row(self, name: str) -> Row:
+        """A row of the report."""
+        given = self.methods[name]
+        own = {key: value for key, value in given.items() if key in Row.model_fields}
+        rest = {key: value for key, value in given.items() if key not in own}
+        return Row.model_validate({"method": name, **own, "settings": rest})
 
-def load(path: Path = Path("params.yaml")) -> Parameters:
-    """Read and check the parameters. Raises ParameterError with one line for everything that is wrong."""
+    def layers(self, task: str) -> tuple[str, ...]:
+        """The layers of a task's budget, in the order in which they change one another."""
+        if task in TASKS:
+            family = (TASKS[task].family,) if TASKS[task].family else ()
+            return ("all", TASKS[task].data, *family, task)
+        return ("all", task.removeprefix("ablation-"), "ablation", task)
+
+    def budget(self, task: str, scale: str | None = None) -> Budget:
+        """The budget of a task, or of an ablation ("ablation-mnist"), at a scale."""
+        merged: dict[str, Any] = {}
+        for layer in self.layers(task):
+            for part, value in self.scales[scale or self.scale].get(layer, {}).items():
+                # A network's change replaces the one before it: networks have no keys in common.
+                joined = isinstance(value, dict) and isinstance(merged.get(part), dict) and part != "network"
+                merged[part] = {**merged[part], **value} if joined else value
+        return Budget.model_validate(merged)
+
+    def seeds_of(self, task: str) -> tuple[int, ...]:
+        """The training seeds of a task."""
+        data = TASKS[task].data if task in TASKS else task.removeprefix("ablation-")
+        return tuple(sorted({*self.seeds, *self.more_seeds.get(data, ())}))
+
+    def rows_of(self, task: str) -> list[str]:
+        """The rows of a task, in the order of params.yaml."""
+        afforded = self.budget(task).rows
+        rows = []
+        for name in self.methods:
+            row = self.row(name)
+            fits = load_method(row.method).detects or TASKS[task].metric == "accuracy"
+            if fits and (row.tasks is None or task in row.tasks) and (afforded is None or name in afforded):
+                rows.append(name)
+        return rows
+
+    def recipe_of(self, task: str) -> Recipe:
+        """The recipe that every row is trained with on a task."""
+        length = self.budget(task).train.model_dump(exclude_none=True)
+        return Recipe(**{**self.recipe.model_dump(), **length})
+
+    def specification(self, task: str, network: Mapping[str, Any] = {}) -> dict:  # noqa: B006 (not changed)
+        """What `build` makes the task's network of, with the changes of a row."""
+        return {**TASKS[task].specification, **self.budget(task).network, **network}
+
+    def values(self, task: str, row: Row) -> dict[str, Any]:
+        """The settings of a row's method on a task, checked: a value by data set is looked up."""
+        settings, data = {}, TASKS[task].data
+        for key, value in row.settings.items():
+            if isinstance(value, dict):
+                if data not in value:
+                    raise ValueError(f"{key}.{data}: missing; {task} needs it")
+                value = value[data]
+            settings[key] = value
+        return load_method(row.method).Settings(**settings).model_dump()
+
+    def search_settings(self, task: str, *changes: Mapping[str, Any]) -> SearchSettings:
+        """The rule and the budget of a search on a task: `search`, changed by the budget and then by each change."""
+        rule = self.search.model_dump()
+        rule["sigmas"] = rule["sigmas"].get(TASKS[task].data, (1.0,))
+        for change in (self.budget(task).search, *changes):
+            rule |= change
+        inherited = rule.pop("inherited_epochs")
+        if rule["weights"] == "inherit":
+            rule["epochs"] = inherited
+        elif rule["epochs"] is None:
+            rule["epochs"] = self.budget(task).train.epochs
+        return SearchSettings(**rule)
+
+    def row_search(self, task: str, row: Row) -> SearchSettings | None:
+        """The search of a row's hyperparameters on a task, or None where they are given."""
+        own = load_method(row.method).search
+        if own is None and row.search is None:
+            return None
+        return self.search_settings(task, own or {}, row.search or {})
+
+    def study_names(self) -> list[str]:
+        """The searches that the study runs."""
+        if self.study == "none":
+            return []
+        every = [*self.studies.strategies, *self.studies.options]
+        return every if self.study == "full" else [name for name in every if name in self.studies.small]
+
+    def study_search(self, task: str, name: str) -> tuple[str, SearchSettings]:
+        """One search of the study: the method, and the settings. An option is a change of the reference."""
+        studies = self.studies
+        if name in studies.strategies:
+            of = studies.strategies[name]
+            return of.method, self.search_settings(task, of.search)
+        reference = studies.strategies[studies.reference]
+        return reference.method, self.search_settings(task, reference.search, studies.options[name].search)
+
+
+def read(path: Path = PARAMETERS) -> dict:
+    """The content of params.yaml, by the rules of YAML 1.2, which DVC uses too.
+
+    Raises:
+        ParameterError: The file is no YAML, or no mapping.
+    """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not YAML: {error}") from None
+        content = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ParameterError(f"{path} can't be read: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: need a mapping of keys, got {content!r}")
+    return content
+
+
+def load(path: Path = PARAMETERS) -> Parameters:
+    """Read and check the parameters.
+
+    Raises:
+        ParameterError: Something is wrong. The message has a line for everything that is.
+    """
+    content = read(path)
     try:
         parameters = Parameters.model_validate(content)
+        wrong = _layers(parameters) or _contradictions(parameters)
     except ValidationError as error:
-        lines = [_explain(entry, content) for entry in error.errors()]
-        raise ParameterError(f"{path}:\n  " + "\n  ".join(lines)) from None
-    wrong = _contradictions(parameters)
+        wrong = [explain(entry, Parameters) for entry in error.errors()]
     if wrong:
-        raise ParameterError(f"{path}:\n  " + "\n  ".join(wrong))
+        raise ParameterError(f"{path}:\n  " + "\n  ".join(dict.fromkeys(wrong)))
     return parameters
 
 
-def file_name(name: str) -> str:
-    """The name of a search of the study, for files."""
-    return re.sub(r"\W+", "-", name)
+def load_part(key: str, path: Path = PARAMETERS) -> Any:
+    """One checked entry of params.yaml, such as `sigma_max`, for a stage that reads nothing else of it."""
+    field = Parameters.model_fields[key]
+    try:
+        return TypeAdapter(field.rebuild_annotation()).validate_python(read(path).get(key))
+    except ValidationError as error:
+        lines = [explain({**entry, "loc": (key, *entry["loc"])}, Parameters) for entry in error.errors()]
+        raise ParameterError(f"{path}:\n  " + "\n  ".join(lines)) from None
 
 
-def base_method(method: str) -> str:
-    """The method of a variant: "erm" of "erm-no-norm", "awp" of "awp-tuned"."""
-    return method.removesuffix(NO_NORM).removesuffix(TUNED)
+def _layers(p: Parameters) -> list[str]:
+    """What is wrong with the budgets of every scale, by the key of the layer that says it."""
+    wrong = []
+    for scale, layers in p.scales.items():
+        for layer, parts in layers.items():
+            for part, value in parts.items():
+                where = f"scales.{scale}.{layer}.{part}"
+                if part not in PARTS:
+                    wrong.append(f"{where} = {value!r}: {_unknown(part, PARTS)}")
+                elif part == "search" and isinstance(value, dict):
+                    wrong += [f"{where}.{key} = {value[key]!r}: {_unknown(key, (*SearchFields, 'inherited_epochs'))}"
+                              for key in value if key not in (*SearchFields, "inherited_epochs")]  # fmt: skip
+        for task in (*TASKS, *(f"ablation-{name}" for name in ABLATIONS)):
+            try:
+                p.budget(task, scale)
+            except ValidationError as error:
+                for entry in error.errors():
+                    wrong.append(explain({**entry, "loc": ("scales", scale, *_origin(p, scale, task, entry["loc"]))}))
+    return wrong
+
+
+def _origin(p: Parameters, scale: str, task: str, loc: tuple) -> tuple:
+    """The layer that a wrong entry of a merged budget comes from, before the entry's own path."""
+    for layer in reversed(p.layers(task)):
+        found: Any = p.scales[scale].get(layer, {})
+        for part in loc[:2]:
+            found = found.get(part, _NOTHING) if isinstance(found, dict) else found
+        if found is not _NOTHING and found != {}:
+            return (layer, *loc)
+    return ("all", *loc)
+
+
+_NOTHING = object()
 
 
 def _contradictions(p: Parameters) -> list[str]:
     """What is allowed entry by entry, and not together: one line each."""
     wrong = []
-    if not p.all_tasks:
-        wrong.append("tasks = []: need at least one task, here, in deep.tasks or in detection.tasks")
-    backbone = p.chosen_scale.detection.network.backbone
-    if p.detection.tasks and (p.detection.weights, backbone) not in WEIGHTS:
-        allowed = ", ".join(w for w, b in WEIGHTS if b == backbone)
-        wrong.append(f"detection.weights = {p.detection.weights!r}: the backbone {backbone} has only {allowed}")
-    if p.methods.adapt and p.tasks and "erm" not in p.methods.train:
-        wrong.append(
-            f"methods.train = {list(p.methods.train)}: must have erm, since {', '.join(p.methods.adapt)} "
-            "(methods.adapt) start from it"
-        )
-    for key, tasks, groups in (("methods", p.tasks, p.methods), ("deep.methods", p.deep.tasks, p.deep.methods)):
-        if tasks and not any(groups.model_dump().values()):
-            wrong.append(f"{key}: {', '.join(tasks)} need at least one method")
-    budgets = {f"tasks.{t}": p.chosen_scale.tasks.get(t) for t in (*p.tasks, *p.deep.tasks)}
-    for name, budget in {**budgets, "detection": p.chosen_scale.detection}.items():
-        if budget and budget.search.initial >= budget.search.trials:
-            search = budget.search
+    try:
+        fault_model(p.drift.model, p.drift.settings)
+    except ValueError as error:
+        wrong.append(f"drift: {error}")
+    for name in p.methods:
+        wrong += _wrong_row(p, name)
+    if wrong:
+        return wrong
+    rows = {task: p.rows_of(task) for task in p.tasks}
+    for task, names in rows.items():
+        for unknown in set(p.budget(task).rows or ()) - set(p.methods):
+            wrong.append(f"scales.{p.scale}: rows of {task} name {unknown}: must be one of {', '.join(p.methods)}")
+        if not names:
+            wrong.append(f"methods: {task} needs at least one row")
+        for name in names:
+            for need in load_method(p.row(name).method).needs:
+                if need not in names:
+                    wrong.append(f"methods.{name}: needs the row {need} on {task}, since it starts from it")
+        budget = p.budget(task)
+        if p.sigma_max / budget.evaluate.sigma_step > MOST_POINTS:
             wrong.append(
-                f"scales.{p.scale}.{name}.search.initial = {search.initial}: must be less than trials = "
-                f"{search.trials}, or every trial is random"
+                f"scales.{p.scale}: sigma_step = {budget.evaluate.sigma_step} of {task}: more than {MOST_POINTS} "
+                f"points up to sigma_max = {p.sigma_max}"
             )
-    for task in p.deep.tasks:
-        if task in p.tasks:
-            wrong.append(f"deep.tasks = {list(p.deep.tasks)}: {task} is in tasks already; it can be in one of them")
-    for task in p.no_norm.tasks:
-        if task not in p.all_tasks:
-            wrong.append(f"no_norm.tasks = {list(p.no_norm.tasks)}: {task} must be in tasks or deep.tasks too")
-        if not TASKS[task].normalized:
-            having = ", ".join(name for name, t in TASKS.items() if t.normalized)
-            wrong.append(f"no_norm.tasks: {task} has no batch norm to drop; allowed: {having}")
-    for key, tasks in (("tuned", p.tuned.tasks), ("study", p.study.tasks)):
-        for task in tasks:
+        if budget.pixels is not None and TASKS[task].metric != "accuracy":
+            wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: a detector has network.size instead")
+        wrong += _wrong_searches(p, task, names)
+    studies = p.studies
+    if studies.reference not in studies.strategies:
+        known = ", ".join(studies.strategies)
+        wrong.append(f"studies.reference = {studies.reference!r}: must be one of studies.strategies ({known})")
+    for name in studies.small:
+        if name not in (*studies.strategies, *studies.options):
+            wrong.append(f"studies.small: {name!r} is no name of studies.strategies or studies.options")
+    for name in set(studies.strategies) & set(studies.options):
+        wrong.append(f"studies.options.{name}: the name is taken by a strategy")
+    if p.study != "none" and not wrong:
+        for task in studies.tasks:
             if task not in p.tasks:
-                wrong.append(f"{key}.tasks = {list(tasks)}: {task} must be in tasks too")
-    for task in p.tasks + p.deep.tasks:
-        if task not in p.chosen_scale.tasks:
-            wrong.append(f"scales.{p.scale}.tasks.{task}: missing; the run's tasks need a budget each")
-            continue
-        for key, values in (
-            ("training.uniform.rate", p.training.uniform.rate),
-            ("training.drift_aware.sigma_train", p.training.drift_aware.sigma_train),
-            ("training.drift_dropout.rate", p.training.drift_dropout.rate),
-            ("training.drift_dropout.sigma_train", p.training.drift_dropout.sigma_train),
-            ("search.sigmas", p.search.sigmas),
-        ):
-            if TASKS[task].data not in values:
-                wrong.append(f"{key}.{TASKS[task].data}: missing; {task} needs it")
-    names = [*p.study.strategies, *p.study.options, "uniform", "drift_dropout"]
-    for name in names:
-        if sum(file_name(other) == file_name(name) for other in names) > 1:
-            wrong.append(
-                f"study: the name {name!r} is taken: strategies and options need names that differ in letters or "
-                "digits, and are no method"
-            )
-    if p.study.reference not in p.study.strategies:
-        known = ", ".join(p.study.strategies)
-        wrong.append(f"study.reference = {p.study.reference!r}: must be one of study.strategies ({known})")
-    if not wrong:
-        wrong += _wrong_searches(p)
-    for name in p.ablation.data:
-        if name not in p.chosen_scale.ablation:
-            wrong.append(f"scales.{p.scale}.ablation.{name}: missing; ablation.data needs it")
-    return list(dict.fromkeys(wrong))
-
-
-def _wrong_searches(p: Parameters) -> list[str]:
-    """Where changes of the search's settings, by themselves or together with the rest, are not allowed."""
-    searches = [("search", {}, partial(p.search_settings, task), False) for task in (*p.tasks, *p.deep.tasks)]
-    searches += [("search", {}, lambda: p.detection_search, False) for _ in p.detection.tasks]
-    alone = any(method in ONE_NUMBER for method in p.tuned.methods)
-    searches += [("tuned.search", p.tuned.search, partial(p.tuning_settings, task), alone) for task in p.tuned.tasks]
-    for name, of in p.study.searches.items():
-        key = f"study.strategies.{name}.search" if name in p.study.strategies else f"study.options.{name}"
-        alone = of.method in ONE_NUMBER or name == p.study.reference  # with which equal trials are made, too
-        searches += [(key, of.search, partial(p.search_settings, task, **of.search), alone) for task in p.study.tasks]
-    wrong = []
-    for key, change, settings, one_dimension in searches:
-        try:
-            found = settings()
-        except ValidationError as errors:
-            wrong += [_wrong_search(error, key, change) for error in errors.errors()]
-            continue
-        if one_dimension and found.trials > ONE_DIMENSION:
-            wrong.append(f"{key}: trials = {found.trials}: where a single number is searched, at most {ONE_DIMENSION}")
-        if found.strategy == "gp" and found.initial >= found.trials and change:
-            wrong.append(
-                f"{key} = {change!r}: initial = {found.initial} must be less than trials = {found.trials}, or every "
-                "trial is random"
-            )
+                wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
+            for name in (*studies.strategies, *studies.options):
+                key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
+                wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])
     return wrong
 
 
-def _wrong_search(error: dict, key: str, change: dict) -> str:
-    where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = f"unknown key; allowed here: {', '.join(SearchSettings.model_fields)}"
-    value = error["input"] if error["loc"] else change  # what no single key is to blame for: all that was changed
-    return f"{where}: {message}" if value == {} else f"{where} = {value!r}: {message}"
+def _wrong_row(p: Parameters, name: str) -> list[str]:
+    """What is wrong with one row of `methods`."""
+    key = f"methods.{name}"
+    try:
+        row = p.row(name)
+        method = load_method(row.method)
+    except ValidationError as error:
+        return [explain({**entry, "loc": ("methods", name, *entry["loc"])}) for entry in error.errors()]
+    except ValueError as error:
+        return [f"{key}: {error}"]
+    if not all(part.replace("_", "").isalnum() for part in name.split("-")):
+        return [f"{key}: a row's name has letters, digits, _ and - alone"]
+    wrong = []
+    fields = tuple(method.Settings.model_fields)
+    wrong += [f"{key}.{k} = {v!r}: {_unknown(k, fields + tuple(Row.model_fields)[:-1])}"
+              for k, v in row.settings.items() if k not in fields]  # fmt: skip
+    for task in row.tasks or ():
+        if row.network.get("normalization", "") is None and not TASKS[task].normalized:
+            having = ", ".join(name for name, t in TASKS.items() if t.normalized)
+            wrong.append(f"{key}.tasks: {task} has no batch norm to leave out; allowed: {having}")
+    if row.search is not None and method.searched_as == "method":  # the base class, which has none
+        wrong.append(f"{key}.search: {row.method} has no hyperparameters to search")
+    for task in p.tasks:
+        if wrong or not (row.tasks is None or task in row.tasks):
+            continue
+        try:
+            p.values(task, row)
+        except ValidationError as error:
+            wrong += [explain({**entry, "loc": ("methods", name, *entry["loc"])}) for entry in error.errors()]
+        except ValueError as error:
+            if TASKS[task].metric == "accuracy" or method.detects:
+                wrong.append(f"{key}.{error}")
+    return wrong
 
 
-def _explain(error: dict, content: dict) -> str:
-    """One line: the key, its value, what is allowed."""
+def _wrong_searches(p: Parameters, task: str, names: list[str]) -> list[str]:
+    wrong = []
+    for name in names:
+        row = p.row(name)
+        if load_method(row.method).search is None and row.search is None:
+            continue
+        if TASKS[task].data not in p.search.sigmas:
+            wrong.append(f"search.sigmas.{TASKS[task].data}: missing; {task} needs it")
+        key = f"methods.{name}.search" if row.search else f"scales.{p.scale} or search, for {name} on {task}"
+        wrong += _wrong_search(key, lambda row=row: p.row_search(task, row))
+    return wrong
+
+
+def _wrong_search(key: str, settings: Any) -> list[str]:
+    """What is wrong with a search, all of its changes together."""
+    try:
+        found = settings()
+    except ValidationError as errors:
+        lines = []
+        for error in errors.errors():
+            where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
+            if error["type"] == "extra_forbidden":
+                message = _unknown(str(error["loc"][-1]), (*SearchFields, "inherited_epochs"))
+            value = f" = {error['input']!r}" if error["loc"] else ""
+            lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
+        return lines
+    if found.strategy == "gp" and found.initial >= found.trials:
+        return [f"{key}: initial = {found.initial}: must be less than trials = {found.trials}, or every trial is random"]
+    return []
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown key; {hint}Allowed here: {', '.join(known)}"
+
+
+def explain(error: Mapping[str, Any], schema: Any = None) -> str:
+    """One line of a validation error: the key, its value, what is allowed."""
     where = [part for part in error["loc"] if part != "[key]"]
     key = ".".join(map(str, where))
     if error["type"] == "extra_forbidden":
-        known = _keys(where[:-1])
-        close = difflib.get_close_matches(str(where[-1]), known, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key} = {error['input']!r}: unknown key; {hint}Allowed here: {', '.join(known)}"
+        model: Any = schema or Budget
+        for part in where[:-1] if schema else where[3:-1]:
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                model = model.model_fields[part].annotation
+            elif get_origin(model) is dict:
+                model = get_args(model)[1]
+        known = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else ()
+        return f"{key} = {error['input']!r}: {_unknown(str(where[-1]), known)}"
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _keys(where: list) -> list[str]:
-    """The keys that the schema has at a place."""
-    model: object = Parameters
-    for part in where:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[part].annotation
-        else:  # a mapping by name: every entry has the same keys
-            model = get_args(model)[1]
-    return list(model.model_fields)
+    value = error["input"]
+    if isinstance(value, float) and math.isnan(value):
+        value = "nan"
+    return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"

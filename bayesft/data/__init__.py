@@ -13,6 +13,7 @@ To add a data set, write a module with two functions, each of which returns `Ima
 
 from bayesft.data.fetch import FetchError, Source, fetch
 from bayesft.data.images import Images, Split
+from bayesft.data.scenes import Scenes
 from bayesft.data.sets import DATA_SETS, load_images
 
-__all__ = ["DATA_SETS", "FetchError", "Images", "Source", "Split", "fetch", "load_images"]
+__all__ = ["DATA_SETS", "FetchError", "Images", "Scenes", "Source", "Split", "fetch", "load_images"]

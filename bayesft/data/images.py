@@ -1,18 +1,15 @@
 """Labelled images as tensors, in three fixed parts: train, validation, test."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from bayesft.files import atomic
 from bayesft.seeds import derive_seed
+from bayesft.tensors import load_tensors, save_tensors
 
 PARTS = ("train", "validation", "test")
 
@@ -44,21 +41,37 @@ class Images:
         used = {name: len(part.labels) for name, part in parts.items()}
         return Images(parts, self.classes, {**self.about, "images_used": used})
 
+    def scaled(self, pixels: int | None) -> "Images":
+        """Images of `pixels` × `pixels`, averages of equal blocks (None: as they are).
+
+        Raises:
+            ValueError: The images' side is no multiple of `pixels`.
+        """
+        side = self.parts["train"].images.shape[-1]
+        if pixels is None or pixels == side:
+            return self
+        if side % pixels:
+            raise ValueError(f"pixels = {pixels}: must divide the images' side of {side}")
+
+        def smaller(part: Split) -> Split:
+            means = torch.nn.functional.avg_pool2d(part.images.float(), side // pixels)
+            return Split(means.round().to(torch.uint8), part.labels)
+
+        about = {**self.about, "name": f"{self.about['name']}, at {pixels} × {pixels} pixels"}
+        return Images({name: smaller(part) for name, part in self.parts.items()}, self.classes, about)
+
     def save(self, path: Path) -> None:
         """Write everything to one safetensors file, atomically: the same data gives the same bytes."""
         tensors = {}
         for name, part in self.parts.items():
             tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
-        about = json.dumps({**self.about, "classes": self.classes}, sort_keys=True)
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"about": about})
+        save_tensors(path, tensors, {**self.about, "classes": self.classes})
 
     @classmethod
     def load(cls, path: Path) -> "Images":
         """Read what `save` wrote."""
-        with safe_open(path, "pt") as file:
-            parts = {n: Split(file.get_tensor(f"{n}.images"), file.get_tensor(f"{n}.labels")) for n in PARTS}
-            about = json.loads(file.metadata()["about"])
+        tensors, about = load_tensors(path)
+        parts = {name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in PARTS}
         return cls(parts, about.pop("classes"), about)
 
     def standardised(self, device: str | torch.device = "cpu") -> dict[str, Split]:

@@ -1,18 +1,15 @@
 """Scenes with instances to detect, in three fixed parts: images of any size, and a mask for each instance."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bayesft.data.images import PARTS
-from bayesft.files import atomic
+from bayesft.tensors import load_tensors, save_tensors
 
 
 class Scene(NamedTuple):
@@ -73,19 +70,16 @@ class Scenes:
             for i, (image, masks) in enumerate(part):
                 tensors[f"{name}.{i:05d}.image"] = image.contiguous()
                 tensors[f"{name}.{i:05d}.masks"] = packed(masks)
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"about": json.dumps(self.about, sort_keys=True)})
+        save_tensors(path, tensors, self.about)
 
     @classmethod
     def load(cls, path: Path) -> "Scenes":
         """Read what `save` wrote."""
         parts: dict[str, list[Scene]] = {name: [] for name in PARTS}
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            for key in sorted(key for key in file.keys() if key.endswith(".image")):  # noqa: SIM118 (not a mapping)
-                image = file.get_tensor(key)
-                bits = file.get_tensor(key.removesuffix("image") + "masks")
-                parts[key.split(".")[0]].append(Scene(image, unpacked(bits, image)))
+        tensors, about = load_tensors(path)
+        for key in sorted(key for key in tensors if key.endswith(".image")):
+            image, bits = tensors[key], tensors[key.removesuffix("image") + "masks"]
+            parts[key.split(".")[0]].append(Scene(image, unpacked(bits, image)))
         return cls(parts, about)
 
 

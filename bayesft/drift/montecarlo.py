@@ -4,118 +4,318 @@ Draw number t of a parameter is keyed by (key, t, parameter name, shape), where 
 training seed. Methods and levels σ therefore share their draws (common random numbers): curves are smooth in σ,
 methods can be compared pair by pair, and no number depends on which other σ are evaluated.
 
+A copy is written into the network's own parameters for the time of its passes. Whatever uses a parameter meets the
+copy: a second module that shares it, a list, a view, a closure. The original values come back bit for bit, also
+after an error.
+
 All draws see the same images, so in a sequential network the first layer of T drifted copies is *one* product, or
 convolution, with T times as many outputs. That layer holds most of a multi-layer perceptron's work, and with the
-pooling after it most of LeNet's.
+pooling after it most of LeNet's time.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from bayesft.drift.faults import FaultModel
+from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.drift.scope import Where, scoped
+from bayesft.memory_format import is_known, memory_format
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
-PARAMETERS = ("all", "weights")
+GPU_MAP_MIB = 256  # size of the largest feature map of a batch on a GPU; a forward pass holds a few of them
+Copy = dict[str, Tensor]  # the values of parameters, by name
+Thetas = dict[str, nn.Parameter]
+Score = Callable[[Tensor, Tensor], Tensor]
 
 
-def drifting(model: nn.Module, parameters: str = "all") -> dict[str, Tensor]:
-    """The parameters of `model` that drift, by name.
+def drifting(model: nn.Module, parameters: Where = "all") -> Thetas:
+    """The parameters of `model` that drift, by name: those that `scoped` chooses.
 
-    "all" is every parameter (the paper); "weights" is the weights of convolutions and linear layers alone, what a
-    crossbar stores. Running statistics of a normalisation are buffers and never drift.
+    Running statistics of a normalisation are buffers and never drift. Nor do parameters of whole numbers, which are
+    indices or masks.
     """
-    if parameters == "all":
-        return dict(model.named_parameters())
-    if parameters == "weights":
-        kinds = (nn.Linear, nn.modules.conv._ConvNd)
-        weights = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
-        return {name: theta for name, theta in model.named_parameters() if id(theta) in weights}
-    raise ValueError(f"parameters = {parameters!r}: must be one of {', '.join(PARAMETERS)}")
+    return {name: theta for name, theta in scoped(model, parameters).items() if theta.is_floating_point()}
 
 
 def drifted_parameters(
-    model: nn.Module, fault: FaultModel, sigma: float, key: tuple, draw: int, parameters: str = "all"
-) -> dict[str, Tensor]:
-    """Draw number `draw` of the drifting parameters of `model` at level σ, by name; the model is left alone.
+    model: nn.Module, fault: FaultModel, sigma: float, key: tuple, draw: int, parameters: Where = "all"
+) -> Copy:
+    """Draw number `draw` of the drifting parameters of `model` at level σ, by name; the model is left alone."""
+    thetas = {name: theta.detach() for name, theta in drifting(model, parameters).items()}
+    return _drawn(fault, thetas, key, draw)(sigma)
 
-    Draws are made on the parameters' own device: those of a CPU and of a GPU differ.
+
+def _drawn(fault: FaultModel, thetas: Copy, key: tuple, draw: int) -> Callable[[float], Copy]:
+    """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies.
+
+    A fault with the methods `sample(theta, generator)` and `apply(theta, sample, level)` draws once for all levels. It
+    does so on the CPU, so every device meets the same draws. Any other fault draws the same numbers again at each
+    level, on the device of the parameter.
     """
-    copies = {}
-    for name, theta in drifting(model, parameters).items():
-        seed = derive_seed(*key, draw, name, tuple(theta.shape))
-        copy = fault.perturb(theta.detach(), sigma, torch.Generator(theta.device).manual_seed(seed))
-        # Convolutions and pooling run faster on a CPU with the channels innermost.
-        copies[name] = copy.to(memory_format=torch.channels_last) if copy.dim() == 4 else copy
-    return copies
+
+    def generator(name: str, device: torch.device | str) -> torch.Generator:
+        return torch.Generator(device).manual_seed(derive_seed(*key, draw, name, tuple(thetas[name].shape)))
+
+    if hasattr(fault, "sample"):
+        samples = {name: fault.sample(theta, generator(name, "cpu")) for name, theta in thetas.items()}
+        return lambda level: {name: fault.apply(theta, samples[name], level) for name, theta in thetas.items()}
+    return lambda level: {
+        name: fault.perturb(theta, level, generator(name, theta.device)) for name, theta in thetas.items()
+    }
 
 
-@torch.inference_mode()
 def monte_carlo(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: Score,
     fault: FaultModel,
     sigma: float,
     draws: Sequence[int],
     key: tuple,
-    parameters: str = "all",
+    parameters: Where = "all",
     memory_mib: int = 28,
 ) -> Tensor:
-    """The mean score of T drifted copies of `model`, one number a copy: shape (T,), float64.
+    """`monte_carlo_grid` at the one level σ: shape (T,), float64."""
+    return monte_carlo_grid(model, images, labels, score, fault, [sigma], draws, key, parameters, memory_mib)[0]
 
-    images: (N, ...), labels: (N, ...), both on the model's device. `score` maps outputs (B, ...) and labels
-    (B, ...) to one number an image, (B,). `draws` are the T numbers of the draws. The mean is over images, however
-    they are batched. `memory_mib` bounds what is held at once for several draws: the outputs of a
-    first layer that they share, else the copies of the parameters. (The default is the fastest measured: the C library
-    gives blocks above 32 MiB back to the system after each use.)
 
-    The model is evaluated in eval mode and comes back as it was.
+@torch.inference_mode()
+def monte_carlo_grid(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    score: Score,
+    fault: FaultModel,
+    sigmas: Sequence[float],
+    draws: Sequence[int],
+    key: tuple,
+    parameters: Where = "all",
+    memory_mib: int = 28,
+) -> Tensor:
+    """The mean score of T drifted copies of `model` at each of S levels.
+
+    A draw is made once and serves every level. No number depends on the other levels.
+
+    Args:
+        model: The network. It is evaluated in eval mode and comes back as it was.
+        images: (N, ...), on the model's device. They are left alone, also by a network that writes into its input.
+        labels: (N, ...), on the same device.
+        score: Maps outputs (B, ...) and labels (B, ...) to one number an image, (B,). It decides what outputs that
+            are not finite are worth: a mean over scores that are not finite is not finite.
+        fault: What a device does to a parameter. At level 0 one copy counts for all draws, where that is the
+            fault's trait (`identity_at_zero`).
+        sigmas: The S levels, each finite and at least 0.
+        draws: The T numbers of the draws.
+        key: Names the draws.
+        parameters: Which parameters drift, as in `scoped`.
+        memory_mib: Bounds what is held at once for several draws, in MiB. (The default is the fastest measured: the
+            C library gives blocks above 32 MiB back to the system after each use.)
+
+    Returns:
+        (S, T), float64, on the CPU. The mean is over images, however they are batched.
+
+    Raises:
+        ValueError: No images, another number of labels, a level or a kind of parameters that is not allowed, or
+            scores that are not one number an image.
     """
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
-    if not sigma >= 0:
-        raise ValueError(f"sigma = {sigma}: must be at least 0")
-    with eval_mode(model):
-        if sigma == 0:  # no drift: every copy is the network itself
-            draws, copies_of_first = [draws[0]] if draws else [], len(draws)
+    for sigma in sigmas:
+        if not 0 <= sigma < math.inf:
+            raise ValueError(f"sigma = {sigma}: must be finite and at least 0")
+    draws, thetas = list(draws), drifting(model, parameters)
+    means = torch.zeros(len(sigmas), len(draws), dtype=torch.float64, device=images.device)
+    with eval_mode(model), _restored(thetas) as clean:
+        copies = _SharedStart.of(model, thetas, images, memory_mib) or _Whole(model, thetas, images)
+
+        def evaluated(some: list[Copy]) -> Tensor:
+            sums = torch.zeros(len(some), dtype=torch.float64, device=images.device)
+            for i, outputs, y in copies.outputs(images, labels, some):
+                sums[i] += _checked(score(outputs, y), len(y)).sum(dtype=torch.float64)
+            return sums / len(images)
+
+        drifted = []
+        for row, sigma in enumerate(sigmas if draws else ()):
+            if sigma == 0 and traits_of(fault).identity_at_zero:  # every copy is the network itself
+                means[row] = evaluated([clean])
+            else:
+                drifted.append((row, sigma))
+        for start in range(0, len(draws) if drifted else 0, copies.group):
+            some = slice(start, start + copies.group)
+            drawn = [_drawn(fault, clean, key, draw) for draw in draws[some]]
+            for row, sigma in drifted:
+                means[row, some] = evaluated([at(sigma) for at in drawn])
+    return means.cpu()  # here alone the host waits for a GPU
+
+
+def _checked(scores: Tensor, count: int) -> Tensor:
+    if scores.shape != (count,):
+        raise ValueError(f"score gives the shape {tuple(scores.shape)} for {count} images: must be ({count},)")
+    return scores
+
+
+@contextmanager
+def _restored(thetas: Thetas) -> Iterator[Copy]:
+    """The values of `thetas`, which they have again on leaving, bit for bit."""
+    clean = {name: theta.detach().clone() for name, theta in thetas.items()}
+    try:
+        yield clean
+    finally:
+        _write(clean, thetas)
+
+
+def _write(copy: Copy, thetas: Thetas) -> None:
+    """Write a copy's values into the parameters `thetas`, in place."""
+    for name, theta in thetas.items():
+        theta.data.copy_(copy[name])  # through `data`, since the values that a graph of autograd has saved come back
+
+
+class _Whole:
+    """Copies of any network, evaluated one after the other."""
+
+    group = 1
+
+    def __init__(self, model: nn.Module, thetas: Thetas, images: Tensor):
+        self.model, self.thetas = model, thetas
+        self.format = _format(model, images)
+        # On a CPU the feature maps of a deep network stay in the cache (measured). On a GPU: few launches.
+        self.batch = 128 if images.device.type == "cpu" else images_within(GPU_MAP_MIB, model, images)
+
+    def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(number of the copy, outputs, labels) for each copy and batch. A batch is cloned: networks write into it."""
+        for i, copy in enumerate(copies):
+            _write(copy, self.thetas)
+            for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
+                yield i, self.model(x.clone(memory_format=self.format)), y
+
+
+def _format(model: nn.Module, images: Tensor) -> torch.memory_format:
+    return memory_format(model) if images.dim() == 4 else torch.preserve_format
+
+
+def images_within(memory_mib: int, model: nn.Module, images: Tensor) -> int:
+    """For how many images the largest output of a module takes at most so much memory, at least one."""
+    largest = 1
+
+    def note(module: nn.Module, inputs: tuple, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    examples = images[:2]  # one alone is no batch for a network that squeezes its outputs
+    _pass(model, examples, note)
+    return max(1, memory_mib * 2**20 * len(examples) // largest)
+
+
+def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple, object], None]) -> None:
+    """Evaluate `model` on a clone of `examples` with the hook `note` on each of its modules."""
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model(examples.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
+_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+class _SharedStart:
+    """Copies of a sequential network that share its start, up to the last module that they can share.
+
+    The start is modules without parameters; the first layer, T copies of which are one matrix product or one
+    convolution with T times the channels; and the activation and pooling after it. The rest runs once a copy.
+    """
+
+    def __init__(self, model: nn.Sequential, first: int, end: int, thetas: Thetas, images: Tensor, memory_mib: int):
+        modules = _places(model)
+        self.before = nn.Sequential(*(module for _, module in modules[:first]))
+        self.name, self.layer = modules[first]
+        self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
+        self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
+        self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}
+        self.format = _format(model, images)
+        # Measured on two cores: a convolution's feature maps leave the cache sooner than a linear layer's outputs.
+        self.batch = 2048 if isinstance(self.layer, nn.Linear) else 256
+        outputs = self.batch * self.layer(self.before(images[:1].clone())).numel()
+        copy = sum(theta.numel() for theta in thetas.values())
+        self.group = max(1, memory_mib * 2**20 // (4 * max(outputs, copy)))
+
+    @classmethod
+    def of(cls, model: nn.Module, thetas: Thetas, images: Tensor, memory_mib: int) -> "_SharedStart | None":
+        """The shared start of `model` where it has one that pays, else None. Measured on CPUs alone."""
+        if type(model) is not nn.Sequential or not is_known(model) or images.device.type != "cpu":
+            return None
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        memory = [theta.data_ptr() for _, theta in model.named_parameters(remove_duplicate=False)]
+        if hooked or len(set(memory)) < len(memory):
+            return None
+        modules = _places(model)
+        first = next((i for i, (_, m) in enumerate(modules) if next(m.parameters(), None) is not None), None)
+        if first is None:
+            return None
+        layer = modules[first][1]
+        if type(layer) is nn.Linear:
+            passing: tuple[type, ...] = _ELEMENTWISE
+        elif type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
+            passing = _ELEMENTWISE + _POOLING
         else:
-            copies_of_first = 1
-        first = _SharedStart.of(model)
-        batch = first.batch if first else 128  # measured: the feature maps of a deep network stay in the cache
-        group = first.draws_within(memory_mib, images[:1]) if first else _copies_within(memory_mib, model)
-        totals = []
-        for start in range(0, len(draws), group):
-            drifted = [
-                drifted_parameters(model, fault, sigma, key, t, parameters) for t in draws[start : start + group]
-            ]
-            sums = torch.zeros(len(drifted), dtype=torch.float64)
-            for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-                if x.dim() == 4:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                outputs = first.outputs(x, drifted) if first else _one_by_one(model, x, drifted)
-                for i, output in enumerate(outputs):
-                    sums[i] += score(output, y).sum(dtype=torch.float64).cpu()
-            totals.append(sums / len(images))
-        return torch.cat(totals).repeat(copies_of_first) if totals else torch.zeros(0, dtype=torch.float64)
+            return None
+        if _share_of_work(layer, model, images[:1]) < 0.25:  # LeNet-5 has 0.31 and gains, VGG-11 has less and loses
+            return None
+        end = first + 1
+        while end < len(modules) and type(modules[end][1]) in passing:
+            end += 1
+        return cls(model, first, end, thetas, images, memory_mib)
+
+    def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(number of the copy, outputs, labels) for each batch and copy."""
+        layer = self.layer
+        weight = torch.cat([copy[f"{self.name}.weight"] for copy in copies])
+        if weight.dim() == 4:  # with a single input channel, strides alone tell the formats apart
+            weight = weight.to(memory_format=self.format)
+        bias = None
+        if layer.bias is not None:
+            bias = torch.cat([copy.get(f"{self.name}.bias", layer.bias) for copy in copies])
+        for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
+            given = self.before(x.clone(memory_format=self.format))
+            if isinstance(layer, nn.Linear):
+                stacked, features = nn.functional.linear(given, weight, bias), -1  # (B, ..., T · features)
+            else:
+                stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
+                features = 1  # (B, T · channels, H, W)
+            shares = self.after(stacked).chunk(len(copies), dim=features)
+            for i, (copy, share) in enumerate(zip(copies, shares, strict=True)):
+                _write(copy, self.rest_thetas)
+                yield i, self.rest(share.contiguous(memory_format=self.format) if share.dim() == 4 else share), y
 
 
-def _copies_within(memory_mib: int, model: nn.Module) -> int:
-    """How many copies of the parameters fit into the memory, at least one."""
-    return max(1, memory_mib * 2**20 // max(1, sum(p.numel() * p.element_size() for p in model.parameters())))
+def _places(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """The modules of `model` in order. (`named_children` leaves out a module's second place.)"""
+    return list(model._modules.items())
 
 
-def _one_by_one(model: nn.Module, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
-    for copy in drifted:
-        yield functional_call(model, in_every_place(model, copy), (x,), tie_weights=False)
+def _share_of_work(layer: nn.Module, model: nn.Module, example: Tensor) -> float:
+    """The share of `layer` in the multiply-accumulates of the linear layers and convolutions of `model`."""
+    work: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            work[module] = work.get(module, 0) + output.numel() * module.weight[0].numel()
+
+    _pass(model, example, note)
+    return work[layer] / sum(work.values())
 
 
-def in_every_place(model: nn.Module, copy: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_every_place(model: nn.Module, copy: Copy) -> Copy:
     """The drifted parameters once for each module that holds them, for a call without PyTorch's own tying of weights.
 
     That tying goes by name: it exchanges the parameter of a module with two names twice, and leaves the copy in it.
@@ -127,73 +327,3 @@ def in_every_place(model: nn.Module, copy: dict[str, Tensor]) -> dict[str, Tenso
         for kind, theta in module._parameters.items()
         if id(theta) in drifted
     }
-
-
-# Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
-_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d)
-
-
-class _SharedStart:
-    """The start of a sequential network, up to the last module that all T drifted copies can share.
-
-    It is modules without parameters; the first layer, T copies of which are one matrix product or one convolution
-    with T times the channels; and the activation and pooling after it. The rest runs once a draw.
-    """
-
-    def __init__(self, modules: list[tuple[str, nn.Module]], first: int, end: int):
-        self.before = nn.Sequential(*(module for _, module in modules[:first]))
-        self.name, self.layer = modules[first]
-        self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
-        self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
-        # Measured on two cores: a convolution's feature maps leave the cache sooner than a linear layer's outputs.
-        self.batch = 2048 if isinstance(self.layer, nn.Linear) else 256
-
-    @classmethod
-    def of(cls, model: nn.Module) -> "_SharedStart | None":
-        """The shared start of `model`, or None where it has none."""
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-        tied = len(names) > len(list(model.parameters()))
-        if type(model) is not nn.Sequential or hooked or tied:
-            return None
-        modules = list(model._modules.items())  # not named_children, which leaves out a module's second place
-        first = next((i for i, (_, m) in enumerate(modules) if next(m.parameters(), None) is not None), None)
-        if first is None:
-            return None
-        layer = modules[first][1]
-        if type(layer) is nn.Linear:
-            passing: tuple[type, ...] = _ELEMENTWISE
-        elif type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
-            passing = _ELEMENTWISE + _POOLING
-        else:
-            return None
-        end = first + 1
-        while end < len(modules) and type(modules[end][1]) in passing:
-            end += 1
-        return cls(modules, first, end)
-
-    def draws_within(self, memory_mib: int, example: Tensor) -> int:
-        """For how many draws the first layer's outputs of a batch fit into the memory, at least one."""
-        return max(1, memory_mib * 2**20 // (4 * self.batch * self.layer(self.before(example)).numel()))
-
-    def outputs(self, x: Tensor, drifted: list[dict[str, Tensor]]) -> Iterator[Tensor]:
-        """The network's outputs (B, ...) for each drifted copy, in order."""
-        weight = torch.cat([copy.get(f"{self.name}.weight", self.layer.weight) for copy in drifted])
-        if weight.dim() == 4:  # with a single input channel, strides alone tell the formats apart
-            weight = weight.to(memory_format=torch.channels_last)
-        bias = None
-        if self.layer.bias is not None:
-            bias = torch.cat([copy.get(f"{self.name}.bias", self.layer.bias) for copy in drifted])
-        given = self.before(x)
-        if isinstance(self.layer, nn.Linear):
-            stacked, features = nn.functional.linear(given, weight, bias), -1  # (B, ..., T · features)
-        else:
-            layer = self.layer
-            stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
-            features = 1  # (B, T · channels, H, W)
-        shares = self.after(stacked).chunk(len(drifted), dim=features)
-        for copy, share in zip(drifted, shares, strict=True):
-            if share.dim() == 4:
-                share = share.contiguous(memory_format=torch.channels_last)
-            yield functional_call(self.rest, in_every_place(self.rest, copy), (share,), tie_weights=False)

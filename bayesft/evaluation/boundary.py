@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from sklearn.datasets import make_moons
 from torch import Tensor
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, drifted_parameters, monte_carlo
-from bayesft.files import atomic
 from bayesft.models import build
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
+from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.loop import fit
 
 SIDE = 160  # points of the map along each axis
@@ -35,13 +34,12 @@ class Boundaries:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        with atomic(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary)
+        save_tensors(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Boundaries":
         """Read what `save` wrote."""
-        return cls(**load_file(path))
+        return cls(**load_tensors(path)[0])
 
 
 def decision_boundaries(

@@ -2,18 +2,23 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torchmetrics.detection import MeanAveragePrecision
-from tqdm import tqdm
 
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.evaluation.grid import resumed
+from bayesft.models import Site
+from bayesft.models.detector import detection_sites
 from bayesft.modes import eval_mode
-from bayesft.training.checkpoint import Checkpoint
+from bayesft.training import Checkpoint, Gradient, Problem
+from bayesft.training.detection import flipping_gradient
 
 METRICS = ("box_map", "box_map_50", "mask_map", "mask_map_50")
 Detections = dict[str, Tensor]  # boxes (n, 4), scores (n,), labels (n,), masks (n, H, W) bool
@@ -92,44 +97,61 @@ def drifted_map(
     return mean_average_precision(detect(model, [scene.image for scene in scenes], copy), scenes)
 
 
+@dataclass(frozen=True)
+class DetectionProblem(Problem):
+    """A problem whose network is a detector. `scenes` are those of the validation part."""
+
+    scenes: Sequence[Scene] = ()
+
+    @property
+    def gradient(self) -> Gradient:
+        """The gradient of Mask R-CNN's losses, with random flips."""
+        return flipping_gradient
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """The parts of the detector."""
+        return detection_sites(self.fresh(), self.train.images.rows[0])
+
+    def scores(
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+    ) -> Tensor:
+        """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3): (S, T)."""
+        if objective != "accuracy":
+            raise ValueError(f"objective = {objective!r}: a detector is searched by mAP, objective = 'accuracy'")
+
+        def precision(sigma: float, draw: int) -> float:
+            return drifted_map(model, self.scenes, self.fault, sigma, draw, key, self.parameters)["box_map_50"]
+
+        return torch.tensor([[precision(sigma, draw) for draw in draws] for sigma in sigmas], dtype=torch.float64)
+
+
 def map_grid(
     model: nn.Module,
     scenes: Sequence[Scene],
     fault: FaultModel,
-    sigmas: list[float],
+    sigmas: Sequence[float],
     draws: int,
     key: tuple,
     *,
     parameters: str = "all",
     label: str = "detection",
     checkpoint: Checkpoint | None = None,
-    identity: str = "",
 ) -> dict[str, np.ndarray]:
-    """Each of METRICS for each drifted copy: (len(sigmas), draws), float64.
+    """Each of METRICS for each drifted copy of a detector: the arguments of `accuracy_grid`.
 
-    `key` names the draws (task and training seed). Each σ is kept in `checkpoint` as soon as it is done, under
-    `identity` (by default the label), which must name the network: what is found there is taken for its own.
+    Returns:
+        The precisions (S, T) by metric, float64.
     """
-    result = {metric: np.zeros((len(sigmas), draws)) for metric in METRICS}
-    names = [f"{identity or label} sigma {sigma}" for sigma in sigmas]
-    found = [checkpoint.load(name) if checkpoint else None for name in names]
-    done = sum(state is not None for state in found)
-    if done:
-        tqdm.write(f"{label}: resuming after σ {done} of {len(sigmas)}")
-    bar = tqdm(desc=label, total=len(sigmas) * draws, initial=done * draws, unit="draw", disable=None)
-    for row, (sigma, name, state) in enumerate(zip(sigmas, names, found, strict=True)):
-        if state is not None:
-            for metric in METRICS:
-                result[metric][row] = state[0][metric].numpy()
-            continue
-        bar.set_postfix(sigma=sigma, refresh=False)
-        for draw in range(draws):
-            if sigma > 0 or draw == 0:  # no drift: every copy is the network itself
-                values = drifted_map(model, scenes, fault, sigma, draw, key, parameters)
-            for metric in METRICS:
-                result[metric][row, draw] = values[metric]
-            bar.update()
-        if checkpoint:
-            checkpoint.save(name, {metric: torch.from_numpy(result[metric][row]) for metric in METRICS})
-    bar.close()
-    return result
+
+    def measure(levels: Sequence[float]) -> np.ndarray:
+        result = np.zeros((len(levels), draws, len(METRICS)))
+        for row, sigma in enumerate(levels):
+            for draw in range(draws):
+                if sigma > 0 or draw == 0:  # no drift: every copy is the network itself
+                    values = drifted_map(model, scenes, fault, sigma, draw, key, parameters)
+                result[row, draw] = [values[metric] for metric in METRICS]
+        return result
+
+    values = resumed(sigmas, measure, label, checkpoint, together=1)
+    return {metric: values[..., i] for i, metric in enumerate(METRICS)}

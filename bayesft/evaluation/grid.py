@@ -1,12 +1,14 @@
 """Accuracy of a trained network under a grid of drift levels σ, on the test images: the curves of Figures 2 and 3."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from bayesft.data import Split
-from bayesft.drift import FaultModel, monte_carlo
+from bayesft.drift import FaultModel, monte_carlo_grid
 from bayesft.training import Checkpoint, Trained
 
 
@@ -23,7 +25,7 @@ def accuracy_grid(
     trained: Trained,
     data: Split,
     fault: FaultModel,
-    sigmas: list[float],
+    sigmas: Sequence[float],
     draws: int,
     key: tuple,
     *,
@@ -31,40 +33,74 @@ def accuracy_grid(
     memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
-    identity: str = "",
 ) -> np.ndarray:
-    """Accuracy of each drifted copy: (len(sigmas), draws), float64.
+    """Accuracy of each drifted copy of a network under a grid of drift levels.
 
-    `key` names the draws (task and training seed): the same key gives the same drift to every method at every σ.
-    Where there are several members (devices), draw t meets member t modulo their number. Each σ is kept in
-    `checkpoint` as soon as it is done, under `identity` (by default the label), which must name the network: what is
-    found there is taken for its own.
+    Args:
+        trained: The network. Where it has several members (devices), draw t meets member t modulo their number.
+        data: The test images.
+        fault: The fault model.
+        sigmas: The S drift levels.
+        draws: T, the number of draws.
+        key: The name of the draws (task and training seed). The same key gives the same drift to every method at
+            every σ.
+        parameters: Which parameters drift.
+        memory_mib: What may be held at once for several draws.
+        label: The name in the progress bar.
+        checkpoint: Where the levels that are done are kept. It must be the network's own.
+
+    Returns:
+        The accuracies (S, T), float64.
     """
 
     def score(outputs: Tensor, labels: Tensor) -> Tensor:
-        return (trained.decode(outputs) == labels).float()
+        return ((trained.decode(outputs) == labels) & outputs.isfinite().all(1)).float()
 
-    identity = identity or label
     networks = trained.networks(data.labels.device)
-    result = np.zeros((len(sigmas), draws))
-    done = sum(checkpoint is not None and checkpoint.load(_name(identity, sigma)) is not None for sigma in sigmas)
-    if done:
-        tqdm.write(f"{label}: resuming after σ {done} of {len(sigmas)}")
-    for row, sigma in enumerate(tqdm(sigmas, desc=label, unit="σ", disable=None)):
-        found = checkpoint.load(_name(identity, sigma)) if checkpoint else None
-        if found:
-            result[row] = found[0]["accuracy"].numpy()
-            continue
+
+    def measure(levels: Sequence[float]) -> np.ndarray:
+        result = np.zeros((len(levels), draws))
         for i, network in enumerate(networks):
             mine = list(range(i, draws, len(networks)))
-            values = monte_carlo(
-                network, data.images, data.labels, score, fault, sigma, mine, key, parameters, memory_mib
-            )
-            result[row, mine] = values.numpy()
+            result[:, mine] = monte_carlo_grid(
+                network, data.images, data.labels, score, fault, levels, mine, key, parameters, memory_mib
+            ).numpy()
+        return result
+
+    return resumed(sigmas, measure, label, checkpoint)
+
+
+def resumed(
+    sigmas: Sequence[float],
+    measure: Callable[[Sequence[float]], np.ndarray],
+    label: str,
+    checkpoint: Checkpoint | None,
+    together: int = 4,
+) -> np.ndarray:
+    """Measure at the levels that the checkpoint lacks, `together` at once, and keep what was measured.
+
+    Args:
+        sigmas: The S levels.
+        measure: Gives what is measured at some levels, with these as first dimension.
+        label: The name in the progress bar.
+        checkpoint: Where it is kept, by level.
+        together: The number of levels that one call of `measure` gets.
+
+    Returns:
+        What was measured, now and before: (S, ...).
+    """
+    found = checkpoint.load("levels") if checkpoint else None
+    known = dict(found[0]) if found else {}
+    missing = [sigma for sigma in sigmas if _name(sigma) not in known]
+    if len(missing) < len(sigmas):
+        tqdm.write(f"{label}: resuming after σ {len(sigmas) - len(missing)} of {len(sigmas)}")
+    for start in tqdm(range(0, len(missing), together), desc=label, unit="levels", disable=None):
+        levels = missing[start : start + together]
+        known |= {_name(s): torch.from_numpy(v) for s, v in zip(levels, measure(levels), strict=True)}
         if checkpoint:
-            checkpoint.save(_name(identity, sigma), {"accuracy": torch.from_numpy(result[row])})
-    return result
+            checkpoint.save("levels", known)
+    return np.stack([known[_name(sigma)].numpy() for sigma in sigmas])
 
 
-def _name(identity: str, sigma: float) -> str:
-    return f"{identity} sigma {sigma}"
+def _name(sigma: float) -> str:
+    return f"sigma {sigma!r}"

@@ -1,19 +1,16 @@
 """Figure 4: what detectors find in a few test images, under the drift that their precision is measured with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bayesft.data.scenes import Scene, packed, unpacked
 from bayesft.drift import FaultModel, drifted_parameters
-from bayesft.files import atomic
 from bayesft.seeds import derive_seed
+from bayesft.tensors import load_tensors, save_tensors
 
 THRESHOLD = 0.5  # the score from which a detection is shown
 CROWD = 2  # the instances that a scene should have to be picked
@@ -60,29 +57,25 @@ class Pictures:
                     tensors |= {f"{place}.{name}": one[name] for name in ("boxes", "scores")}
                     tensors[f"{place}.masks"] = packed(one["masks"])
         about = {"images": len(self.images), "sigmas": list(self.sigmas), "rows": list(self.detections)}
-        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"about": json.dumps(about)})  # one entry: several have no fixed order
+        save_tensors(path, tensors, about)
 
     @classmethod
     def load(cls, path: Path) -> "Pictures":
         """Read what `save` wrote."""
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            images = [file.get_tensor(f"{i}.image") for i in range(about["images"])]
-            truths = [Scene(image, unpacked(file.get_tensor(f"{i}.truth"), image)) for i, image in enumerate(images)]
+        tensors, about = load_tensors(path)
+        images = [tensors[f"{i}.image"] for i in range(about["images"])]
+        truths = [Scene(image, unpacked(tensors[f"{i}.truth"], image)) for i, image in enumerate(images)]
 
-            def found(place: str, image: Tensor) -> dict[str, Tensor]:
-                boxes, scores, masks = (file.get_tensor(f"{place}.{name}") for name in ("boxes", "scores", "masks"))
-                return {"boxes": boxes, "scores": scores, "masks": unpacked(masks, image)}
+        def found(place: str, image: Tensor) -> dict[str, Tensor]:
+            boxes, scores, masks = (tensors[f"{place}.{name}"] for name in ("boxes", "scores", "masks"))
+            return {"boxes": boxes, "scores": scores, "masks": unpacked(masks, image)}
 
-            detections = {
-                row: [
-                    [found(f"{i}.{r}.{s}", image) for i, image in enumerate(images)]
-                    for s in range(len(about["sigmas"]))
-                ]
-                for r, row in enumerate(about["rows"])
-            }
+        detections = {
+            row: [
+                [found(f"{i}.{r}.{s}", image) for i, image in enumerate(images)] for s in range(len(about["sigmas"]))
+            ]
+            for r, row in enumerate(about["rows"])
+        }
         return cls(images, truths, about["sigmas"], detections)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bayesft.memory_format import memory_format
 from bayesft.models.feedforward import alexnet, lenet5, mlp, vgg
 from bayesft.models.residual import preact_resnet, resnet18
 from bayesft.models.spatial_transformer import spatial_transformer
@@ -25,7 +26,7 @@ def build(specification: dict, seed: int | None = None) -> nn.Module:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         model = NETWORKS[specification["network"]](**arguments)
-    return model.to(memory_format=torch.channels_last)  # faster convolutions; other weights are not affected
+    return model.to(memory_format=memory_format(model))  # concerns the weights of convolutions alone
 
 
 def _tuples(value: Any) -> Any:

@@ -1,165 +1,256 @@
-"""Algorithm 1 of BayesFT: dropout rates α and weights θ, optimised alternately.
+"""Algorithm 1 of BayesFT: hyperparameters α and weights θ, optimised alternately.
 
     for n = 1 … N:
-        α_n from the surrogate of the trials so far
-        θ continues under dropout α_n for E epochs          (or starts afresh: `weights: scratch`)
-        u_n = mean over T drifted copies, on validation data  (eqs. 3, 4)
+        α_n from the surrogate of the trials so far           (eqs. 5-9, `optimizer`, `surrogate`)
+        θ continues under dropout α_n for E epochs            (or starts afresh: `weights: scratch`)
+        u_n = mean over T drifted copies, on validation data  (eqs. 3-4, `objective`)
         the surrogate learns (α_n, u_n)
+    return α and θ of the best trial
 
-It ends with the α and θ of the best trial. Two departures, each a result of its own: with inherited weights later
-trials have trained longer, so the epochs behind each trial are logged and the random-search control runs in the same
-mode; and since the best of N noisy estimates is partly luck, the top trials are measured again with fresh draws, and
-the best of those gives α* for a final training from a fresh initialisation, with the epochs that every method gets.
-θ moves by Adam, as everywhere in this study, at a constant step while it is inherited; each trial starts Adam anew.
+α is BayesFT's dropout rates, or the hyperparameters of any other method. θ moves by Adam, as everywhere in this study,
+at a constant step while it is inherited; each trial starts Adam anew. Two departures give results of their own. With
+inherited weights later trials have trained longer, so the epochs behind each trial are logged. The best of N noisy
+estimates is partly luck, so the best trials are measured again with fresh draws, and the best of those gives α* for a
+final training from a fresh initialisation.
 
-α is whatever a method lets be tuned (`Tunable`): BayesFT's rates, or the number that matters of another method.
-Trials from fresh weights need not wait for one another: `batch` of them are proposed at once, and run side by side in
+Trials from fresh weights need not wait for one another: `batch` of them are proposed at once and run side by side, in
 as many processes as joblib is given.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import joblib
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from bayesft.data import Split
-from bayesft.drift import FaultModel, monte_carlo
-from bayesft.search.surrogate import check_space, propose_batch
+from bayesft.methods import Method
+from bayesft.search.early_stop import EarlyStop
+from bayesft.search.objective import Estimate, Objective
+from bayesft.search.optimizer import Optimizer
+from bayesft.search.trial import Log, State, Trial
 from bayesft.seeds import derive_seed
 from bayesft.settings import SearchSettings
-from bayesft.training import Problem, Trained, fit
-from bayesft.training.tunable import Tunable
+from bayesft.training import Diverged, Problem, Trained, fit
 
-ENOUGH = 3  # finished trials, before another one can be called hopeless
-
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial: values α_n, estimate u_n with its standard error, and the epochs of training behind its weights.
-
-    `epochs` are those that it took itself. With early stopping, `halfway` is the estimate after half of them; a trial
-    that was `stopped` there has a prediction as its u_n. For the trials that are measured again with fresh draws,
-    `recheck` is the second estimate.
-    """
-
-    number: int
-    values: tuple[float, ...]
-    objective: float
-    standard_error: float
-    cumulative_epochs: int
-    epochs: int
-    halfway: float | None = None
-    stopped: bool = False
-    recheck: float | None = None
-    recheck_error: float | None = None
+__all__ = ["SearchResult", "Trial", "search", "train_row"]
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Every trial in order, the chosen values α*, and the end of Algorithm 1 itself: the best trial and its weights."""
+    """The trials in order, the chosen hyperparameters α*, and the best trial with its network, as Algorithm 1 ends."""
 
     trials: list[Trial]
-    values: tuple[float, ...]
+    values: dict[str, float]
     best: Trial
     best_model: Trained
 
     @property
     def about(self) -> dict:
-        """What the description of a network trained under α* tells of the search."""
-        return {
-            "epochs_search": sum(trial.epochs for trial in self.trials),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
+        """What the description of a network trained under α* says of the search."""
+        trials = [asdict(trial) for trial in self.trials]
+        for trial in trials:
+            trial |= {key: None for key in ("objective", "standard_error") if math.isnan(trial[key])}
+        return {"epochs_search": sum(trial.epochs for trial in self.trials), "trials": trials}
 
 
 def search(
     problem: Problem,
-    tunable: Tunable,
+    method: Method,
     settings: SearchSettings,
-    fault: FaultModel,
     *,
-    parameters: str = "all",
-    measure: Callable[..., tuple[float, float]] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
     name: str = "search",
 ) -> SearchResult:
-    """Run Algorithm 1 on `problem`, over what is `tunable`.
+    """Run Algorithm 1 on `problem` over the hyperparameters of `method`.
 
-    Only training and validation images are touched. Resumes from the problem's checkpoint at any trial; `name` tells
-    several searches of one problem apart. A problem that is no classification brings its own `measure` of u, with the
-    arguments of `objective`. The trials of a batch run in `n_jobs` processes, which change no number; without it, as
-    `joblib.parallel_config` says, which also chooses another backend (a cluster).
+    Only training and validation data are touched. A killed search resumes from the problem's checkpoint.
 
-    Raises ValueError when there is nothing to tune, or more than a surrogate can tell apart, or when there is no room
-    for so many trials.
+    Args:
+        problem: The network, the data, the recipe and the seed.
+        method: The method whose hyperparameters are searched.
+        settings: The rule and the budget of the search.
+        fixed: Settings of the method that are not searched.
+        n_jobs: The number of processes for the trials of a batch. It changes no number. None: as
+            `joblib.parallel_config` says, which also chooses another backend (a cluster).
+        name: Tells several searches of one problem apart.
+
+    Returns:
+        The trials and what the search chose.
+
+    Raises:
+        ValueError: There is nothing to search, more than a surrogate can tell apart, or no room for so many trials.
+        Diverged: Every trial diverged.
     """
-    dimensions = tunable.dimensions
-    check_space(len(dimensions), settings.trials)
-    measure = measure or objective
-    progress = _Progress(problem, name, settings)
-    trials = progress.trials
-    if trials:
-        tqdm.write(f"{problem.label(name)}: resuming after trial {len(trials)} of {settings.trials}")
-    bar = tqdm(total=settings.trials, initial=len(trials), desc=problem.label(name), unit="trial", disable=None)
+    hyperparameters = method.hyperparameters(problem)
+    optimizer = Optimizer(len(hyperparameters), settings, derive_seed(problem.task, problem.seed))
+    scores = _Scores(problem, settings.objective)
+    objective = Objective(scores, settings.sigmas, settings.draws, (problem.task, problem.seed, "search"))
+    work = _Work(replace(problem, checkpoint=None), method, fixed or {}, settings, objective, name)
+    log = Log(problem, settings, name)
+    if log.trials:
+        tqdm.write(f"{problem.label(name)}: resuming after trial {len(log.trials)} of {settings.trials}")
+    bar = tqdm(
+        total=settings.trials, initial=len(log.trials), desc=problem.label(name), unit="trial", disable=None
+    )
     with _workers(settings, n_jobs) as run:
-        while (n := len(trials)) < settings.trials:
-            told = trials[: n - n % settings.batch]  # what was known when the batch was proposed
-            points = propose_batch(
-                min(settings.batch, settings.trials - len(told)),
-                np.array([[d.unit(v) for d, v in zip(dimensions, t.values, strict=True)] for t in told]),
-                np.array([t.objective for t in told]),
-                np.array([t.standard_error for t in told]),
-                len(dimensions),
-                derive_seed(problem.task, problem.seed),
-                strategy=settings.strategy,
-                design=settings.design,
-                rule=settings.acquisition,
-                kernel=settings.kernel,
-                initial=settings.initial,
-                trials=settings.trials,
-            )
-            start = progress.weights[n - 1] if settings.weights == "inherit" and trials else None
-            here = replace(problem, checkpoint=None), torch.get_num_threads()
-            work = (*here, tunable, settings, fault, parameters, measure, name)
+        for start in range(0, settings.trials, settings.batch):
+            points = optimizer.ask(min(settings.batch, settings.trials - start))
+            alphas = [
+                {h.name: h.value(unit) for h, unit in zip(hyperparameters, point, strict=True)} for point in points
+            ]
+            stop = EarlyStop.after(log.trials[:start], settings)
             jobs = [
-                joblib.delayed(_trial)(*work, number, _values(tunable, point), start, _Halfway.of(told, settings))
-                for number, point in enumerate(points, len(told))
-                if number >= n
+                joblib.delayed(_trial)(work, number, alpha, log.weights.get(number - 1), stop, torch.get_num_threads())
+                for number, alpha in enumerate(alphas, start)
+                if number >= len(log.trials)  # the others were done before the search was killed
             ]
             for trial, weights in run(jobs):
-                progress.add(trial, weights)
+                log.add(trial, weights)
                 bar.update()
-                bar.set_postfix(best=f"{progress.top()[0].objective:.4f}", refresh=False)
+            for trial in log.trials[start : start + len(points)]:
+                point = [h.unit(value) for h, value in zip(hyperparameters, trial.values, strict=True)]
+                optimizer.tell(point, trial.objective, trial.standard_error)
     bar.close()
-    model, top = problem.fresh(), progress.top()
-    best = top[0]
+    if not log.best():
+        raise Diverged(f"{problem.label(name)}: every trial diverged; lower the lr")
+    return _choose(log, work)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of drifted copies on the validation part, as `Objective` takes them."""
+
+    problem: Problem
+    objective: str
+
+    def __call__(self, model, sigmas, draws, key):
+        return self.problem.scores(model, sigmas, draws, key, self.objective)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every trial of a search needs, in any process."""
+
+    problem: Problem
+    method: Method
+    fixed: Mapping[str, Any]
+    settings: SearchSettings
+    objective: Objective
+    name: str
+
+
+def _trial(
+    work: _Work, number: int, alpha: dict[str, float], last: State | None, stop: EarlyStop | None, threads: int
+) -> tuple[Trial, State]:
+    """Train under α_n, from the weights of the last trial or fresh ones, and measure u_n: the trial and its weights.
+
+    It depends on its arguments alone, so it can run in any process.
+    """
+    torch.set_num_threads(threads)  # another number of threads would round otherwise
+    problem, settings = work.problem, work.settings
+    model, recipe = problem.fresh(), problem.recipe.model_copy(update={"epochs": settings.epochs})
+    if settings.weights == "inherit":
+        recipe = recipe.model_copy(update={"lr": settings.lr, "schedule": "constant"})
+        if last is not None:
+            model.load_state_dict(last)
+    own = () if settings.common_draws else (number,)
+    halfway: list[Estimate] = []
+
+    def hopeless(done: int) -> bool:
+        if stop is None or done != settings.epochs // 2:
+            return False
+        halfway.append(work.objective(model, ("halfway", *own)))
+        return stop.stops(halfway[0])
+
+    label, seed = f"{problem.label(work.name)}, trial {number}", derive_seed(problem.seed, "trial", *own)
+    epochs, failed = settings.epochs, False
+    try:
+        with work.method.training(model, problem, {**work.fixed, **alpha}) as gradient:
+            fit(
+                model,
+                problem.train,
+                recipe,
+                seed=seed,
+                label=label,
+                loss=problem.loss,
+                gradient=gradient,
+                after_epoch=hopeless,
+            )
+        stopped = bool(halfway) and stop.stops(halfway[0])
+        if stopped:
+            u, epochs = stop.predicted(halfway[0]), settings.epochs // 2
+        else:
+            u = work.objective(model, ("trial", *own))
+    except Diverged as error:
+        tqdm.write(f"{error} (this trial counts as failed, and the search goes on)")
+        u, stopped, failed = Estimate(math.nan, math.nan), False, True
+        model = problem.fresh() if last is None else model
+        if last is not None:
+            model.load_state_dict(last)
+    behind = settings.epochs * (number + 1) if settings.weights == "inherit" else epochs
+    reached = halfway[0].mean if halfway else None
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return Trial(number, tuple(alpha.values()), *u, behind, epochs, reached, stopped, failed), weights
+
+
+def _choose(log: Log, work: _Work) -> SearchResult:
+    """Measure the best trials again with fresh draws, and choose α* among them."""
+    problem, trials = work.problem, list(log.trials)
+    model, top = problem.fresh(), log.best()
     for trial in top:
-        model.load_state_dict(progress.weights[trial.number])
-        fresh = measure(model, problem, settings, fault, ("recheck", trial.number), 2 * settings.draws, parameters)
-        trials[trial.number] = replace(trial, recheck=fresh[0], recheck_error=fresh[1])
-    chosen = max((trials[t.number] for t in top), key=lambda t: t.recheck)
-    model.load_state_dict(progress.weights[best.number])
+        model.load_state_dict(log.weights[trial.number])
+        again = work.objective(model, ("recheck", trial.number), 2 * work.settings.draws)
+        trials[trial.number] = replace(trial, recheck=again.mean, recheck_error=again.standard_error)
+    names = [h.name for h in work.method.hyperparameters(problem)]
+    chosen = max((trials[trial.number] for trial in top), key=lambda trial: trial.recheck)
+    best = trials[top[0].number]
+    model.load_state_dict(log.weights[best.number])
     about = {
         "epochs": best.cumulative_epochs,
-        "epochs_search": sum(trial.epochs for trial in trials),
-        **tunable.about(best.values),
+        **work.method.about(problem, {**work.fixed, **dict(zip(names, best.values, strict=True))}),
         "trial": best.number,
     }
-    return SearchResult(
-        list(trials), chosen.values, trials[best.number], Trained.of(model, problem.specification, **about)
-    )
+    trained = Trained.of(model, problem.specification, **about)
+    return SearchResult(trials, dict(zip(names, chosen.values, strict=True)), best, trained)
 
 
-def _values(tunable: Tunable, point: np.ndarray) -> tuple[float, ...]:
-    return tuple(dimension.value(unit) for dimension, unit in zip(tunable.dimensions, point, strict=True))
+def train_row(
+    problem: Problem,
+    method: Method,
+    values: Mapping[str, Any],
+    given: Mapping[str, Trained],
+    found: SearchResult | None = None,
+    name: str | None = None,
+) -> dict[str, Trained]:
+    """Train what a row of the report shows: with given hyperparameters, or with those that a search has found.
+
+    Args:
+        problem: The network, the data, the recipe and the seed.
+        method: The method.
+        values: The method's settings.
+        given: The trained networks that the method needs, by name.
+        found: The search of its hyperparameters, or None where `values` gives them.
+        name: The row's name, where it is not the method's.
+
+    Returns:
+        The trained network under the row's name, and further networks of the method under names of their own.
+    """
+    name = name or method.name
+    if found is None:
+        trained = method.train(problem, values, given)
+    else:
+        if method.final_training:
+            trained = method.train(problem, {**values, **found.values}, given)
+        else:
+            trained = {method.name: found.best_model}
+        network = trained[method.name]
+        trained[method.name] = replace(network, about={**network.about, **found.about})
+    return {name if key == method.name else key: network for key, network in trained.items()}
 
 
 @contextmanager
@@ -174,140 +265,3 @@ def _workers(settings: SearchSettings, n_jobs: int | None) -> Iterator[Callable[
         parallel = joblib.Parallel(n_jobs)
     with parallel:  # the same processes for all batches
         yield parallel
-
-
-def _trial(
-    problem: Problem,
-    threads: int,
-    tunable: Tunable,
-    settings: SearchSettings,
-    fault: FaultModel,
-    parameters: str,
-    measure: Callable[..., tuple[float, float]],
-    name: str,
-    number: int,
-    values: tuple[float, ...],
-    start: State | None,
-    others: "_Halfway | None",
-) -> tuple[Trial, State]:
-    """Train under `values`, from the weights `start` or fresh ones, and measure u: the trial and its weights.
-
-    It depends on its arguments alone, so it can run in any process.
-    """
-    torch.set_num_threads(threads)  # another number of threads would round otherwise
-    model, recipe = problem.fresh(), problem.recipe.model_copy(update={"epochs": settings.epochs})
-    if settings.weights == "inherit":
-        recipe = recipe.model_copy(update={"lr": settings.lr, "schedule": "constant"})
-    if start is not None:
-        model.load_state_dict(start)
-    own = () if settings.common_draws else (number,)
-    seen: list[tuple[float, float]] = []
-
-    def u(kind: str) -> tuple[float, float]:
-        return measure(model, problem, settings, fault, (kind, *own), settings.draws, parameters)
-
-    def hopeless(done: int) -> bool:
-        if others is None or done != settings.epochs // 2:
-            return False
-        seen.append(u("halfway"))
-        return others.beat(*seen[0])
-
-    label, seed = f"{problem.label(name)}, trial {number}", derive_seed(problem.seed, "trial", *own)
-    with tunable.training(model, values) as gradient:
-        fit(model, problem.train, recipe, seed=seed, label=label, gradient=gradient, after_epoch=hopeless)
-    stopped = bool(seen) and others.beat(*seen[0])
-    if stopped:
-        (mean, error), epochs = others.predicted(*seen[0]), settings.epochs // 2
-    else:
-        (mean, error), epochs = u("trial"), settings.epochs
-    behind = settings.epochs * (number + 1) if settings.weights == "inherit" else epochs
-    halfway = seen[0][0] if seen else None
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return Trial(number, values, mean, error, behind, epochs, halfway, stopped), weights
-
-
-@dataclass(frozen=True)
-class _Halfway:
-    """What the finished trials had reached after half of their epochs, and what they gained from there to the end."""
-
-    reached: tuple[float, ...]
-    gained: tuple[float, ...]
-
-    @classmethod
-    def of(cls, trials: Sequence[Trial], settings: SearchSettings) -> "_Halfway | None":
-        if not settings.stop_early:
-            return None
-        finished = [trial for trial in trials if not trial.stopped]
-        return cls(tuple(t.halfway for t in finished), tuple(t.objective - t.halfway for t in finished))
-
-    def beat(self, mean: float, error: float) -> bool:
-        """Whether a trial that has reached `mean` is worse than half of them, by more than two standard errors."""
-        return len(self.reached) >= ENOUGH and mean + 2 * error < float(np.median(self.reached))
-
-    def predicted(self, mean: float, error: float) -> tuple[float, float]:
-        """What it would have ended with, had it gained what they did on average, and the error of that."""
-        return mean + float(np.mean(self.gained)), float(np.hypot(error, np.std(self.gained, ddof=1)))
-
-
-def objective(
-    model: nn.Module,
-    problem: Problem,
-    settings: SearchSettings,
-    fault: FaultModel,
-    purpose: tuple,
-    draws: int,
-    parameters: str,
-) -> tuple[float, float]:
-    """u(α, θ) of eq. (4) on validation data, averaged over the settings' σ: (mean, standard error over the draws).
-
-    The draws are fresh for each `purpose`, and shared by the GP search and its random control.
-    """
-    data: Split = problem.validation
-    key = (problem.task, problem.seed, "search", *purpose)
-    score = accuracy_score if settings.objective == "accuracy" else neg_loss_score
-    per_level = [
-        monte_carlo(model, data.images, data.labels, score, fault, sigma, range(draws), key, parameters)
-        for sigma in settings.sigmas
-    ]
-    u = torch.stack(per_level).mean(0)  # (T,): one number a draw, since a draw is shared by the levels
-    return float(u.mean()), float(u.std() / draws**0.5)
-
-
-def accuracy_score(outputs: Tensor, labels: Tensor) -> Tensor:
-    """1 where the largest output is the label's, else 0: (B,)."""
-    return (outputs.argmax(1) == labels).float()
-
-
-def neg_loss_score(outputs: Tensor, labels: Tensor) -> Tensor:
-    """−ℓ of eq. (3) with cross entropy as ℓ: (B,)."""
-    return -F.cross_entropy(outputs, labels, reduction="none")
-
-
-class _Progress:
-    """The trials so far, with the weights of the top ones and of the last, kept in the checkpoint as one state."""
-
-    def __init__(self, problem: Problem, name: str, settings: SearchSettings):
-        self.checkpoint, self.name = problem.checkpoint, problem.label(name)
-        self.inherit, self.keep = settings.weights == "inherit", settings.top
-        self.trials: list[Trial] = []
-        self.weights: dict[int, State] = {}
-        found = self.checkpoint.load(self.name) if self.checkpoint else None
-        if found:
-            tensors, log = found
-            self.trials = [Trial(**{**entry, "values": tuple(entry["values"])}) for entry in log]
-            for key, tensor in tensors.items():
-                number, parameter = key.split("/", 1)
-                self.weights.setdefault(int(number), {})[parameter] = tensor
-
-    def add(self, trial: Trial, weights: State) -> None:
-        self.trials.append(trial)
-        self.weights[trial.number] = weights
-        keep = {t.number for t in self.top()} | ({trial.number} if self.inherit else set())
-        self.weights = {number: state for number, state in self.weights.items() if number in keep}
-        if self.checkpoint:
-            tensors = {f"{number}/{name}": t for number, state in self.weights.items() for name, t in state.items()}
-            self.checkpoint.save(self.name, tensors, [asdict(t) for t in self.trials])
-
-    def top(self) -> list[Trial]:
-        """The best trials that ended, the earlier first where two are equal."""
-        return sorted((t for t in self.trials if not t.stopped), key=lambda t: -t.objective)[: self.keep]

@@ -1,16 +1,13 @@
 """What a killed run needs to go on where it was: a locked folder of whole files."""
 
-import json
 import shutil
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
-from bayesft.files import atomic
+from bayesft.tensors import load_tensors, save_tensors
 
 
 class Checkpoint:
@@ -41,21 +38,20 @@ class Checkpoint:
 
     def save(self, name: str, tensors: dict[str, Tensor], value: object = None) -> None:
         """Replace the state `name`, atomically."""
-        with atomic(self.folder / f"{name}.safetensors") as temporary:
-            # Tied parameters share memory, which the format refuses: hence copies.
-            contents = {
-                key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
-            }
-            save_file(contents, temporary, {"value": json.dumps(value)})
+        save_tensors(self.folder / f"{name}.safetensors", tensors, value)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], object] | None:
-        """The state `name` as it was saved, or None."""
+        """The state `name` as it was saved, or None. A damaged one is named and set aside: its work is done again."""
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             return None
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, json.loads(file.metadata()["value"])
+        try:
+            return load_tensors(path)
+        except ValueError as damage:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            tqdm.write(f"{damage}. It is set aside as {aside.name}, and its work is done again")
+            return None
 
     def discard(self, name: str) -> None:
         """Forget the state `name`, if there is one."""

@@ -1,4 +1,4 @@
-"""Training of a detector on scenes: the loop of every method, with the losses of Mask R-CNN and random flips."""
+"""A step of a detector's training: scenes as the loop takes them, the losses of Mask R-CNN, random flips."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.data.images import Split
-from bayesft.data.scenes import Scene, Scenes
-from bayesft.models import Site, dropout
-from bayesft.settings import Recipe
-from bayesft.training.checkpoint import Checkpoint
-from bayesft.training.loop import Loss, fit
-
-RECIPE = Recipe(epochs=6, batch_size=4, lr=2e-3, clip_norm=5.0)
+from bayesft.data.scenes import Scene
+from bayesft.training.loop import Loss
 
 
 class _Column:
@@ -72,27 +67,3 @@ def flipping_gradient(
         for image, truth, flip in zip(x, y, (torch.rand(len(x)) < 0.5).tolist(), strict=True)
     ]
     return detection_gradient(model, loss, [image for image, _ in pairs], [truth for _, truth in pairs])
-
-
-def train(
-    model: nn.Module,
-    scenes: Scenes,
-    recipe: Recipe = RECIPE,
-    *,
-    seed: int,
-    label: str,
-    sites: Sequence[Site] = (),
-    rates: Sequence[float] = (),
-    checkpoint: Checkpoint | None = None,
-) -> nn.Module:
-    """Train the detector in place on the training part, with dropout of `rates` at `sites`, and return it.
-
-    The order of the images, the flips, and the boxes that Mask R-CNN samples come from (seed, epoch) alone: a
-    training that resumes from `checkpoint`, saved after every epoch, ends with the same weights as one that was
-    never interrupted.
-
-    Raises Diverged, naming step and label, at the first loss or gradient that is not finite.
-    """
-    data = columns(scenes.parts["train"], next(model.parameters()).device)
-    with dropout(model, sites, rates):
-        return fit(model, data, recipe, seed=seed, label=label, gradient=flipping_gradient, checkpoint=checkpoint)

@@ -1,28 +1,41 @@
 """What a method is given, and what it leaves behind."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bayesft.data import Split
-from bayesft.files import atomic
-from bayesft.models import build
+from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo_grid
+from bayesft.models import Site, build, find_sites
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
+from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.checkpoint import Checkpoint
-from bayesft.training.loop import Gradient, plain_gradient
+from bayesft.training.loop import Gradient, Loss, plain_gradient
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What every method gets, and gets alike: the network, the data without the test part, the recipe, the seed.
+    """What every method gets, and gets alike. It never holds a test image.
 
-    `gradient` is that of a step of training; a method that is another gradient (AWP, drift-aware) has its own.
+    Args:
+        task: The task's name.
+        specification: What `build` makes the network of.
+        classes: The number of classes.
+        train: The training part.
+        validation: The validation part, which a search measures on.
+        recipe: The recipe of every training.
+        seed: The training seed.
+        fault: The fault model of training under drift and of a search.
+        parameters: Which parameters drift: "all" or "weights".
+        granularity: Whether each layer has a dropout site of its own ("layer"), or each stage ("stage").
+        bounds: The lowest and the highest dropout rate that a search may choose.
+        checkpoint: Where a killed training finds its state.
     """
 
     task: str
@@ -32,17 +45,64 @@ class Problem:
     validation: Split
     recipe: Recipe
     seed: int
+    fault: FaultModel = field(default_factory=LogNormalDrift)
+    parameters: str = "all"
+    granularity: str = "layer"
+    bounds: tuple[float, float] = (0.0, 0.8)
     checkpoint: Checkpoint | None = None
-    gradient: Gradient = plain_gradient
 
-    def fresh(self, **changes) -> nn.Module:
+    @property
+    def loss(self) -> Loss:
+        """The loss ℓ of training."""
+        return F.cross_entropy
+
+    @property
+    def gradient(self) -> Gradient:
+        """The gradient of a step of plain training."""
+        return plain_gradient
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """The network's dropout sites."""
+        return find_sites(self.fresh(), self.train.images[:1], self.granularity)
+
+    def fresh(self, **changes: object) -> nn.Module:
         """A new network. The initialisation depends on the seed alone, so methods start from the same weights."""
         model = build({**self.specification, **changes}, derive_seed(self.seed, "initialisation"))
         return model.to(self.train.labels.device)
 
+    def scores(
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+    ) -> Tensor:
+        """The score of drifted copies of `model` on the validation part.
+
+        Args:
+            model: The network θ.
+            sigmas: The S drift levels.
+            draws: The numbers of the T draws.
+            key: The name of the draws.
+            objective: "accuracy", or "neg_loss" for −ℓ of eq. (3) with cross entropy as ℓ.
+
+        Returns:
+            The mean score of each copy, (S, T), float64.
+        """
+        score = accuracy_score if objective == "accuracy" else neg_loss_score
+        images, labels = self.validation
+        return monte_carlo_grid(model, images, labels, score, self.fault, sigmas, draws, key, self.parameters)
+
     def label(self, method: str) -> str:
         """The name of a training in progress bars, checkpoints and errors."""
         return f"{self.task} {method} seed {self.seed}"
+
+
+def accuracy_score(outputs: Tensor, labels: Tensor) -> Tensor:
+    """1 where the largest output is the label's, else 0: (B,). Outputs that are not finite are wrong."""
+    return ((outputs.argmax(1) == labels) & outputs.isfinite().all(1)).float()
+
+
+def neg_loss_score(outputs: Tensor, labels: Tensor) -> Tensor:
+    """−ℓ of eq. (3) with cross entropy as ℓ: (B,)."""
+    return -F.cross_entropy(outputs, labels, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -81,26 +141,26 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Write the file, atomically: the same weights give the same bytes."""
-        tensors = {f"{i}/{k}": v.contiguous() for i, member in enumerate(self.members) for k, v in member.items()}
+        tensors = {f"{i}/{k}": v for i, member in enumerate(self.members) for k, v in member.items()}
         if self.codebook is not None:
             tensors["codebook"] = self.codebook
         header = {"specification": self.specification, "about": self.about}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"trained": json.dumps(header)})
+        save_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> "Trained":
-        """Read what `save` wrote."""
-        members: dict[int, dict[str, Tensor]] = {}
-        with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["trained"])
-            codebook = None
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                if key == "codebook":
-                    codebook = file.get_tensor(key)
-                else:
-                    index, name = key.split("/", 1)
-                    members.setdefault(int(index), {})[name] = file.get_tensor(key)
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: The file is missing or damaged, or a weight is not finite. The message names the file.
+        """
+        tensors, header = load_tensors(path)
+        codebook, members = tensors.pop("codebook", None), {}
+        for key, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{path}: {key} is not finite: remove the file and run dvc repro")
+            index, name = key.split("/", 1)
+            members.setdefault(int(index), {})[name] = tensor
         return cls(header["specification"], [members[i] for i in sorted(members)], codebook, header["about"])
 
 

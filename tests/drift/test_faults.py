@@ -1,4 +1,4 @@
-"""The fault models: moments of log-normal drift, and what drift must leave alone."""
+"""Log-normal drift: its moments, and what it must leave alone."""
 
 import math
 
@@ -35,7 +35,7 @@ def log_factors(sigma: float, seed: int = 0, dtype: torch.dtype = torch.float64)
 
 
 def test_lognormal_is_the_registered_model():
-    assert FAULT_MODELS["lognormal"] == LogNormalDrift()
+    assert FAULT_MODELS["lognormal"] is LogNormalDrift
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

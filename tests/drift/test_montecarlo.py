@@ -6,9 +6,10 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from bayesft.drift import LogNormalDrift, drifted_parameters, monte_carlo
-from bayesft.drift.montecarlo import drifting
+from bayesft.drift import LogNormalDrift, drifted_parameters, drifting, monte_carlo, monte_carlo_grid
+from bayesft.drift.montecarlo import _share_of_work, images_within
 from bayesft.models import build
 from bayesft.tasks import TASKS
 
@@ -326,9 +327,12 @@ def test_as_many_labels_as_images_are_needed(images, labels):
         estimate(small(), torch.zeros(images, 6), torch.zeros(labels, dtype=torch.int64))
 
 
-def test_a_negative_level_is_refused():
-    with pytest.raises(ValueError, match="sigma = -0.1"):
-        estimate(small(), *small_data(), sigma=-0.1)
+@pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
+def test_a_level_that_is_negative_or_not_finite_is_refused(sigma):
+    with pytest.raises(ValueError, match=f"sigma = {sigma}: must be finite and at least 0"):
+        estimate(small(), *small_data(), sigma=sigma)
+    with pytest.raises(ValueError, match=f"sigma = {sigma}"):
+        monte_carlo_grid(small(), *small_data(), likelihood, FAULT, [0.5, sigma], DRAWS, KEY)
 
 
 @pytest.mark.parametrize("sigma", [0.0, SIGMA])
@@ -362,3 +366,204 @@ def test_what_stands_in_two_places_drifts_in_both_and_comes_back(tied):
             own[name].copy_(theta)
         expected = model(images).sum(1).mean()
     torch.testing.assert_close(found[0].float(), expected)
+
+
+SIGMAS = [0.0, 0.3, 1.5, 0.3]
+
+
+class Redrawn:
+    """Log-normal drift without `sample` and `apply`, as most faults are written."""
+
+    def perturb(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
+        return LogNormalDrift().perturb(theta, level, generator)
+
+
+class Noisy(Redrawn):
+    """A fault that is there at level 0 too."""
+
+    identity_at_zero = False
+
+    def perturb(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
+        return super().perturb(theta, level + 0.5, generator)
+
+
+@pytest.mark.parametrize("fault", [FAULT, Redrawn()])
+@pytest.mark.parametrize("make", [lambda: build(TASKS["lenet-mnist"].specification, 5), lambda: Wrapper(small())])
+def test_a_grid_is_each_of_its_levels_alone_to_the_bit(make, fault):
+    model = make()
+    images, labels = small_data() if isinstance(model, Wrapper) else data(60)
+    grid = monte_carlo_grid(model, images, labels, likelihood, fault, SIGMAS, range(10), KEY)
+    assert grid.shape == (4, 10) and grid.dtype == torch.float64
+    for row, sigma in zip(grid, SIGMAS, strict=True):
+        assert torch.equal(row, estimate(model, images, labels, sigma, range(10)))
+    assert len(set(grid[1].tolist())) == 10
+
+
+def test_a_draw_is_made_once_for_all_levels(monkeypatch):
+    drawn = []
+    sample = LogNormalDrift.sample
+    monkeypatch.setattr(
+        LogNormalDrift, "sample", lambda self, theta, generator: drawn.append(1) or sample(self, theta, generator)
+    )
+    model = small()
+    monte_carlo_grid(model, *small_data(), likelihood, FAULT, [0.2, 0.4, 0.8], DRAWS, KEY)
+    assert len(drawn) == len(DRAWS) * len(list(model.parameters()))
+
+
+def test_a_fault_that_is_there_at_level_zero_is_drawn_there():
+    values = monte_carlo(small(), *small_data(), likelihood, Noisy(), 0.0, DRAWS, KEY)
+    assert torch.equal(values, estimate(small(), *small_data(), 0.5))
+
+
+def test_grids_without_levels_or_draws_are_empty():
+    for sigmas, draws in (([], DRAWS), (SIGMAS, []), ([], [])):
+        grid = monte_carlo_grid(small(), *small_data(), likelihood, FAULT, sigmas, draws, KEY)
+        assert grid.shape == (len(sigmas), len(draws))
+
+
+class Standardising(nn.Module):
+    """A network that standardises its input where it stands."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        return self.layer(x.div_(2))
+
+
+@pytest.mark.parametrize(
+    "make", [Standardising, lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))]
+)
+def test_a_network_that_writes_into_its_input_sees_each_image_as_it_is(make):
+    torch.manual_seed(0)
+    model, (images, labels) = make(), small_data(300)
+    kept = images.clone()
+    values = [estimate(model, images, labels, sigma) for sigma in (0.0, SIGMA, SIGMA)]
+    assert torch.equal(images, kept)
+    assert torch.equal(values[1], values[2])
+    for sigma, value in zip((0.0, SIGMA), values, strict=False):
+        expected = torch.cat([by_hand(model, kept.clone(), labels, likelihood, sigma, [draw]) for draw in DRAWS])
+        assert_same(value, expected)
+
+
+class Aliased(nn.Module):
+    """A network that holds its first weight in a list, its second as a view, and its last in a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.weights = [self.a.weight]
+        self.view = self.b.weight.detach().t()
+        self.head = lambda h: self.c(h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(nn.functional.linear(x, self.weights[0], self.a.bias))
+        return self.head(torch.relu(h @ self.view + self.b.bias))
+
+
+class Ordinary(Aliased):
+    """The same network with the usual calls."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def test_lists_views_and_functions_meet_the_drifted_parameters():
+    torch.manual_seed(0)
+    model, twin = Aliased(), Ordinary()
+    twin.load_state_dict(model.state_dict())
+    images, labels = small_data()
+    assert_same(estimate(model, images, labels), estimate(twin, images, labels))
+    assert_same(estimate(twin, images, labels), by_hand(twin, images, labels, likelihood, SIGMA, DRAWS))
+
+
+@pytest.mark.parametrize("make", [small, lambda: Wrapper(small())])
+@pytest.mark.parametrize("broken", ["score", "fault"])
+def test_the_parameters_come_back_after_an_error(make, broken):
+    calls = []
+
+    def fails(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("broken")
+
+    class Failing(LogNormalDrift):
+        def apply(self, theta, sample, level):
+            fails()
+            return super().apply(theta, sample, level)
+
+    def score(outputs: Tensor, labels: Tensor) -> Tensor:
+        if broken == "score":
+            fails()
+        return likelihood(outputs, labels)
+
+    model = make()
+    before = [theta.detach().clone() for theta in model.parameters()]
+    with pytest.raises(RuntimeError, match="broken"):
+        monte_carlo(model, *small_data(), score, Failing() if broken == "fault" else FAULT, SIGMA, range(5), KEY)
+    assert all(torch.equal(theta, kept) for theta, kept in zip(model.parameters(), before, strict=True))
+
+
+def test_a_gradient_that_was_begun_before_can_be_finished_after():
+    model, (images, labels) = small(), small_data()
+    loss = likelihood(model(images), labels).mean()
+    expected = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    estimate(model, images, labels)
+    loss.backward()
+    assert all(torch.equal(theta.grad, grad) for theta, grad in zip(model.parameters(), expected, strict=True))
+
+
+def test_parameters_of_whole_numbers_do_not_drift():
+    model = small()
+    model.ids = nn.Parameter(torch.arange(3), requires_grad=False)
+    assert "ids" not in drifting(model) and len(drifting(model)) == 6
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda outputs, labels: likelihood(outputs, labels).mean(),
+        lambda outputs, labels: (outputs.argmax(1) == labels[:, None]).float(),
+    ],
+    ids=["one number", "pairs"],
+)
+def test_scores_of_another_shape_are_refused(score):
+    with pytest.raises(ValueError, match="score gives the shape"):
+        estimate(small(), *small_data(), score=score)
+
+
+def test_a_mean_over_scores_that_are_not_finite_is_not_finite():
+    images, labels = small_data()
+    images[3] = float("nan")
+    assert estimate(small(), images, labels).isnan().all()
+    assert estimate(small(), images, labels, score=right).isfinite().all()
+
+
+@pytest.mark.parametrize("task", ["mlp-mnist", "lenet-mnist"])
+def test_the_share_of_the_first_layer_is_that_of_its_floating_point_operations(task):
+    model, (images, _) = build(TASKS[task].specification, 5), data(1)
+    place = 1 if task == "mlp-mnist" else 0
+    with FlopCounterMode(display=False) as whole:
+        model(images)
+    with FlopCounterMode(display=False) as first:
+        model[: place + 1](images)
+    assert _share_of_work(model[place], model, images) == first.get_total_flops() / whole.get_total_flops()
+
+
+def test_images_that_fit_into_the_memory_of_a_gpu():
+    model, (images, _) = build(TASKS["lenet-mnist"].specification, 5), data(5)
+    largest = 4 * 6 * 24 * 24  # the first layer's maps of an image
+    assert images_within(1, model, images) == images_within(1, model, images[:1]) == 2**20 // largest
+    assert images_within(0, model, images) == 1
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("task", ["mlp-mnist", "lenet-mnist"])
+def test_a_gpu_meets_the_draws_of_the_cpu(task):
+    model, (images, labels) = build(TASKS[task].specification, 5), data(300)
+    expected = monte_carlo_grid(model, images, labels, likelihood, FAULT, SIGMAS, DRAWS, KEY)
+    found = monte_carlo_grid(model.cuda(), images.cuda(), labels.cuda(), likelihood, FAULT, SIGMAS, DRAWS, KEY)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

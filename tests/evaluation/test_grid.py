@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import bayesft.evaluation.grid
 from bayesft.data import Split
-from bayesft.drift import LogNormalDrift, monte_carlo
+from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.models import build
 from bayesft.training import Checkpoint, Trained, accuracy
@@ -121,6 +121,12 @@ def test_fewer_draws_than_members_meet_the_first_members():
     assert grid(network, shares(50, 30, 20), [0.5], 2)[0].tolist() == pytest.approx([0.5, 0.3])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_outputs_that_are_not_finite_are_wrong(value):
+    network = Trained(SPECIFICATION, [always(value, 0, 0), always(value, value, value)])
+    assert grid(network, shares(50, 30, 20), [0.0, 0.5]).tolist() == [[0.0] * DRAWS] * 2
+
+
 @pytest.mark.parametrize("parameters", ["all", "weights"])
 def test_draw_t_is_draw_t_of_its_member(parameters):
     split, network = data(), trained(1, 2)
@@ -145,6 +151,7 @@ def test_no_number_depends_on_the_other_levels_or_on_the_number_of_draws():
     split, network = data(), trained(1, 2)
     result = grid(network, split)
     np.testing.assert_allclose(grid(network, split, [1.5, 0.5], 3), result[[3, 1], :3], rtol=0, atol=0.5 / len(split))
+    assert np.array_equal(grid(network, split, [1.5, 0.5]), result[[3, 1]])
 
 
 def test_the_key_names_the_draws():
@@ -169,32 +176,33 @@ class Killed(Exception):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The levels of all the Monte-Carlo estimates; one too many, where `stop` is set, ends the run."""
+    """The levels of each Monte-Carlo estimate; one too many, where `stop` is set, ends the run."""
 
     class Calls(list):
         stop = None
 
     calls = Calls()
 
-    def counted(model, images, labels, score, fault, sigma, *others):
+    def counted(model, images, labels, score, fault, sigmas, *others):
         if calls.stop is not None and len(calls) >= calls.stop:
             raise Killed
-        calls.append(sigma)
-        return monte_carlo(model, images, labels, score, fault, sigma, *others)
+        calls.append(sigmas)
+        return monte_carlo_grid(model, images, labels, score, fault, sigmas, *others)
 
-    monkeypatch.setattr(bayesft.evaluation.grid, "monte_carlo", counted)
+    monkeypatch.setattr(bayesft.evaluation.grid, "monte_carlo_grid", counted)
+    monkeypatch.setattr(bayesft.evaluation.grid, "LEVELS_AT_ONCE", 2)
     return calls
 
 
 @pytest.mark.parametrize("members", [(1,), (1, 2)])
-@pytest.mark.parametrize("levels_done", [0, 1, 3, 4])
-def test_a_killed_run_goes_on_where_it_was(tmp_path, calls, members, levels_done):
+@pytest.mark.parametrize("groups_done", [0, 1, 2])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, calls, members, groups_done):
     split, network = data(), trained(*members)
     whole = grid(network, split)
     calls.clear()
-    calls.stop = levels_done * len(members) + (len(members) - 1 if levels_done < 4 else 0)
+    calls.stop = groups_done * len(members) + (len(members) - 1 if groups_done < 2 else 0)
     with Checkpoint(tmp_path / "run") as checkpoint:
-        if levels_done < 4:
+        if groups_done < 2:
             with pytest.raises(Killed):
                 grid(network, split, checkpoint=checkpoint)
         else:
@@ -203,9 +211,20 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, calls, members, levels_done
     calls.clear()
     with Checkpoint(tmp_path / "run") as checkpoint:
         resumed = grid(network, split, checkpoint=checkpoint)
-    # A level that was cut short between two members is measured again with all of them.
-    assert calls == [sigma for sigma in SIGMAS[levels_done:] for _ in members]
+    # Levels that were cut short between two members are measured again with all of them.
+    groups = [SIGMAS[:2], SIGMAS[2:]]
+    assert calls == [group for group in groups[groups_done:] for _ in members]
     assert np.array_equal(resumed, whole)
+
+
+def test_only_the_levels_that_are_missing_are_measured(tmp_path, calls):
+    split, network = data(), trained(1)
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        grid(network, split, [0.5, 1.5], checkpoint=checkpoint)
+        calls.clear()
+        resumed = grid(network, split, [0.0, 0.5, 0.7, 1.0, 1.5], checkpoint=checkpoint)
+    assert calls == [[0.0, 0.7], [1.0]]
+    assert np.array_equal(resumed, grid(network, split, [0.0, 0.5, 0.7, 1.0, 1.5]))
 
 
 def test_two_networks_share_a_checkpoint_by_their_labels(tmp_path, calls):
@@ -215,7 +234,7 @@ def test_two_networks_share_a_checkpoint_by_their_labels(tmp_path, calls):
             grid(network, split, checkpoint=checkpoint, label=label)
             for network, label in ((first, "one"), (second, "other"), (first, "one"))
         ]
-    assert len(calls) == 2 * len(SIGMAS)
+    assert calls == [SIGMAS[:2], SIGMAS[2:]] * 2
     assert np.array_equal(results[0], results[2]) and not np.array_equal(results[0], results[1])
 
 
@@ -223,4 +242,4 @@ def test_without_a_checkpoint_nothing_is_kept(calls):
     split, network = data(), trained(1)
     grid(network, split)
     grid(network, split)
-    assert calls == SIGMAS * 2
+    assert calls == [SIGMAS[:2], SIGMAS[2:]] * 2

@@ -6,15 +6,18 @@ far apart. Departures from the authors of BayesFT: the confusions are counted on
 the test data), and the code is long enough (their 7 bits hold at most 16 words, too few for 43 classes).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bayesft.data import Split
+from bayesft.methods.method import Look, Method
 from bayesft.seeds import derive_seed
-from bayesft.training.loop import fit
-from bayesft.training.trained import Problem, Trained
+from bayesft.training import Problem, Trained, fit
 
 # Binary BCH codes (Lin and Costello, Error Control Coding, appendix B): bits, information bits, generator polynomial
 # (octal), minimum distance.
@@ -85,24 +88,35 @@ def confusion_matrix(trained: Trained, data: Split, classes: int) -> np.ndarray:
     return torch.bincount(data.labels * classes + predictions, minlength=classes**2).view(classes, -1).cpu().numpy()
 
 
-def train(problem: Problem, erm: Trained) -> Trained:
-    """Train with the recipe on codewords; `erm` is the trained network whose confusions assign them."""
-    confusions = confusion_matrix(erm, problem.validation, problem.classes)
-    codebook = torch.from_numpy(assign_codewords(confusions, derive_seed(problem.seed, "codebook")))
-    specification = {**problem.specification, "outputs": codebook.shape[1]}
-    targets = codebook.float().to(problem.train.labels.device)
+class Ftna(Method):
+    """Training on codewords."""
 
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(outputs, targets[labels])
+    title = "FTNA"
+    look = Look("#de8f05", "--", "s")
+    needs = ("erm",)
 
-    model = fit(
-        problem.fresh(outputs=codebook.shape[1]),
-        problem.train,
-        problem.recipe,
-        seed=problem.seed,
-        label=problem.label("ftna"),
-        loss=loss,
-        checkpoint=problem.checkpoint,
-    )
-    trained = Trained.of(model, specification, epochs=problem.recipe.epochs, bits=codebook.shape[1])
-    return Trained(specification, trained.members, codebook, trained.about)
+    def train(self, problem: Problem, values: Mapping[str, Any], given: Mapping[str, Trained]) -> dict[str, Trained]:
+        """Train with the recipe on codewords, which the confusions of `given["erm"]` assign."""
+        confusions = confusion_matrix(given["erm"], problem.validation, problem.classes)
+        codebook = torch.from_numpy(assign_codewords(confusions, derive_seed(problem.seed, "codebook")))
+        bits = codebook.shape[1]
+        targets = codebook.float().to(problem.train.labels.device)
+
+        def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+            return F.binary_cross_entropy_with_logits(outputs, targets[labels])
+
+        model = fit(
+            problem.fresh(outputs=bits),
+            problem.train,
+            problem.recipe,
+            seed=problem.seed,
+            label=problem.label(self.name),
+            loss=loss,
+            checkpoint=problem.checkpoint,
+        )
+        specification = {**problem.specification, "outputs": bits}
+        trained = Trained.of(model, specification, epochs=problem.recipe.epochs, bits=bits)
+        return {self.name: Trained(specification, trained.members, codebook, trained.about)}
+
+
+METHOD = Ftna()

@@ -10,43 +10,22 @@ Departures: σ_d and the numbers of rounds and devices are ours (the paper gives
 compares the weights with themselves and retrains with a learning rate of 0.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from bayesft.methods.method import Look, Method
 from bayesft.models import build
 from bayesft.seeds import derive_seed
-from bayesft.training.loop import accuracy, fit
-from bayesft.training.trained import Problem, Trained
+from bayesft.settings import Settings
+from bayesft.training import Problem, Trained, accuracy, fit
 
 SHARE_PER_ROUND = 0.1
 LEAST_GAIN = 0.001
-
-
-def train(
-    problem: Problem,
-    erm: Trained,
-    sigma_device: float,
-    rounds: int,
-    devices: int,
-) -> tuple[Trained, Trained]:
-    """Repair `erm` on each of so many devices: (repaired, merely programmed), one member a device in each.
-
-    The second is ERM on the same devices without any repair: what the programming error alone costs.
-    """
-    repaired, programmed, epochs = [], [], 0
-    for device in range(devices):
-        best, as_programmed, rounds_done = _repair(problem, erm, sigma_device, device, rounds)
-        repaired.append(best)
-        programmed.append(as_programmed)
-        epochs += rounds_done
-    about = {
-        "epochs": problem.recipe.epochs,
-        "epochs_repair_per_device": epochs / devices,
-        "sigma_device": sigma_device,
-        "devices": devices,
-    }
-    bare = {**about, "epochs_repair_per_device": 0}
-    return Trained(erm.specification, repaired, None, about), Trained(erm.specification, programmed, None, bare)
+PROGRAMMED = "erm-programmed"  # the row of ERM on the same devices without repair
 
 
 def _repair(
@@ -112,3 +91,45 @@ def _repair(
 
 def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in state.items()}
+
+
+class ReramV(Method):
+    """Repair of trained networks, device by device."""
+
+    title = "ReRAM-V"
+    look = Look("#ca9161", ":", "v")
+    needs = ("erm",)
+
+    class Settings(Settings):
+        """sigma_device: σ_d of the devices' variation; rounds: the most rounds of repair; devices: how many."""
+
+        sigma_device: PositiveFloat = 0.5
+        rounds: int = Field(5, ge=1, le=9)
+        devices: PositiveInt = 3
+
+    def train(self, problem: Problem, values: Mapping[str, Any], given: Mapping[str, Trained]) -> dict[str, Trained]:
+        """Repair `given["erm"]` on each device.
+
+        The second result is ERM on the same devices without any repair: what the programming error alone costs.
+        """
+        erm, sigma_device, devices = given["erm"], values["sigma_device"], values["devices"]
+        repaired, programmed, epochs = [], [], 0
+        for device in range(devices):
+            best, as_programmed, rounds_done = _repair(problem, erm, sigma_device, device, values["rounds"])
+            repaired.append(best)
+            programmed.append(as_programmed)
+            epochs += rounds_done
+        about = {
+            "epochs": problem.recipe.epochs,
+            "epochs_repair_per_device": epochs / devices,
+            "sigma_device": sigma_device,
+            "devices": devices,
+        }
+        bare = {**about, "epochs_repair_per_device": 0}
+        return {
+            self.name: Trained(erm.specification, repaired, None, about),
+            PROGRAMMED: Trained(erm.specification, programmed, None, bare),
+        }
+
+
+METHOD = ReramV()

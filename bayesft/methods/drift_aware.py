@@ -1,0 +1,73 @@
+"""Drift-aware training: each step's loss is taken under a fresh drift, its level uniform in [0, σ_train].
+
+Noise-injection training is what the analog-hardware community does (Joshi et al., Nature Communications 2020, for
+phase-change memory). The paper does not compare with it. The gradient reaches θ through θ′ = θ · e^λ, eq. (1).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayesft.drift.faults import FaultModel
+from bayesft.drift.montecarlo import drifting, in_every_place
+from bayesft.methods.method import Hyperparameter, Look, Method
+from bayesft.settings import Settings
+from bayesft.training import Gradient, Loss, Problem
+
+HIGHEST = 2.0  # of σ_train: there the mean factor of a weight is seven
+
+
+def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise: float = 0.0) -> Gradient:
+    """The gradient of the loss of one drifted copy, drawn anew at each step.
+
+    Args:
+        fault: The fault model. Its `perturb` must be differentiable.
+        sigma_train: The level is uniform in [0, sigma_train].
+        parameters: Which parameters drift: "all" or "weights".
+        rise: Over this first share of the training, the bound of the level grows from 0 to `sigma_train`.
+
+    Returns:
+        A gradient for `fit`. Level and drift come from the global generator. A network of several inputs gets them as
+        a tuple.
+    """
+
+    def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
+        bound = sigma_train * min(1.0, progress / rise) if rise else sigma_train
+        sigma = float(torch.rand(()) * bound)
+        thetas = drifting(model, parameters)
+        device = next(iter(thetas.values())).device
+        generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+        copy = {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()}
+        value = loss(functional_call(model, in_every_place(model, copy), x, tie_weights=False), y)
+        value.backward()
+        return value.detach()
+
+    return gradient
+
+
+class DriftAware(Method):
+    """Training under drift up to σ_train."""
+
+    title = "drift-aware"
+    look = Look("#cc78bc", "--", "D")
+    rise = 0.0
+
+    class Settings(Settings):
+        """sigma_train: the highest level of drift in training (σ, no unit)."""
+
+        sigma_train: PositiveFloat = 1.0
+
+    def hyperparameters(self, problem: Problem) -> tuple[Hyperparameter, ...]:
+        """σ_train."""
+        return (Hyperparameter("sigma_train", 0.05, HIGHEST),)
+
+    def gradient(self, problem: Problem, values: Mapping[str, Any]) -> Gradient:
+        """The gradient under drift."""
+        return drift_gradient(problem.fault, values["sigma_train"], problem.parameters, self.rise)
+
+
+METHOD = DriftAware()

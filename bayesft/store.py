@@ -1,0 +1,150 @@
+"""A store of finished items: folders of files, each under a key that names everything that decides its content.
+
+An item is made once. It is whole or absent: it is written beside its place, with a list of checksums, and moved there
+at once. A damaged item is named, set aside and made anew. A process that finds an item in work waits for it.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bayesft.files import checksum, fsync, temporary_folder, write_text
+from bayesft.training.checkpoint import Checkpoint
+
+LIST = "item.json"  # the key of an item, and the checksum of each of its files
+
+
+class Store:
+    """Finished items by key, below one folder.
+
+    Args:
+        folder: The folder. It is made when it is needed.
+        say: Called with a line for people, when an item is damaged or another process is at work on it.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = print):
+        self.folder, self.say = Path(folder), say
+
+    def place(self, key: str) -> Path:
+        """The folder of the item `key`."""
+        return self.folder / key[:2] / key
+
+    def find(self, key: str) -> Path | None:
+        """The folder of the finished item `key`, every file of it verified; None when there is none."""
+        place = self.place(key)
+        if not place.exists():
+            return None
+        wrong = problem(place, key)
+        if wrong is None:
+            return place
+        aside = place.with_name(f"{place.name}.damaged-{time.time_ns()}")
+        place.rename(aside)
+        self.say(f"{place}: {wrong}. It is set aside as {aside.name} and made anew")
+        return None
+
+    def make(self, key: str, build: Callable[[Path, Checkpoint], None]) -> Path:
+        """The folder of the item `key`, which is built when there is none.
+
+        Args:
+            key: Names everything that decides the item.
+            build: Writes the item's files into the folder that it is given. It may keep states in the checkpoint,
+                which a killed build finds again.
+
+        Returns:
+            The folder, whose files are not to be changed.
+        """
+        with self._held(key):
+            found = self.find(key)  # perhaps another process has made it meanwhile
+            if found:
+                return found
+            place = self.place(key)
+            with Checkpoint(self.folder / "unfinished" / key) as checkpoint, temporary_folder(place) as folder:
+                build(folder, checkpoint)
+                seal(folder, key)
+                folder.rename(place)
+                fsync(place.parent)
+                checkpoint.clear()
+            return place
+
+    @contextmanager
+    def keep(self, key: str) -> Iterator[Checkpoint]:
+        """A checkpoint that stays, for measurements that a later run extends. Other processes wait for it."""
+        with self._held(key), Checkpoint(self.folder / "measured" / key) as checkpoint:
+            yield checkpoint
+
+    def adopt(self, listing: Path) -> bool:
+        """Take a copy of an item that lies elsewhere, where it is whole and the store lacks it.
+
+        Args:
+            listing: The item's list, beside its files.
+
+        Returns:
+            Whether a copy was taken.
+        """
+        try:
+            content = json.loads(listing.read_text(encoding="utf-8"))
+            key, files = str(content["key"]), list(content["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        place = self.place(key)
+        if place.exists() or problem(listing.parent, key, listing.name) is not None:
+            return False
+        with self._held(key), temporary_folder(place) as copy:
+            for name in files:
+                shutil.copyfile(listing.parent / name, copy / name)
+            shutil.copyfile(listing, copy / LIST)
+            copy.rename(place)
+        return True
+
+    @contextmanager
+    def _held(self, key: str) -> Iterator[None]:
+        """Hold the lock of an item. Where another process holds it, say so and wait."""
+        lock = FileLock(self.folder / "locks" / f"{key}.lock")
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.say(f"another process makes the item {key}: waiting for it (lock {lock.lock_file})")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def seal(folder: Path, key: str) -> None:
+    """Write the list of an item's files, with the key and the checksums."""
+    files = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+    for path in folder.iterdir():
+        fsync(path)
+    write_text(folder / LIST, json.dumps({"key": key, "files": files}, indent=1) + "\n")
+
+
+def problem(folder: Path, key: str, listing: str = LIST) -> str | None:
+    """What is wrong with the item in `folder`, or None. `listing` is the name of its list."""
+    try:
+        content = json.loads((folder / listing).read_text(encoding="utf-8"))
+        files = dict(content["files"])
+        if content["key"] != key:
+            return f"its list names another item ({content['key']})"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its list {listing} is damaged or missing ({type(error).__name__})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"the file {name} is missing"
+        if checksum(path) != expected:
+            return f"the file {name} is damaged (its SHA-256 differs from the list's)"
+    return None
+
+
+def copy_item(source: Path, target: Path, name: str = "") -> None:
+    """Copy the files of an item into the folder `target`. `name` tells its list from those of other items there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        shutil.copyfile(path, target / (f"{name}.{LIST}" if name and path.name == LIST else path.name))

@@ -1,0 +1,44 @@
+"""Tensors and a description in one safetensors file: one writer, one reader for all of the project."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayesft.files import atomic
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> None:
+    """Write tensors and a JSON value, atomically. The same content gives the same bytes.
+
+    Args:
+        path: The file.
+        tensors: The tensors by name. Tied ones are written as copies.
+        about: A value that JSON can hold.
+    """
+    contents = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(contents, temporary, {"about": json.dumps(about)})  # one entry: several have no fixed order
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read what `save_tensors` wrote.
+
+    Returns:
+        The tensors by name, and the JSON value.
+
+    Raises:
+        ValueError: The file is missing or damaged. The message names it and says what to do.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, json.loads((file.metadata() or {})["about"])
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run dvc repro, which makes it") from None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it and run dvc repro, which makes it anew") from None

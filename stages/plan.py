@@ -1,0 +1,271 @@
+"""Stage `plan`: params.yaml is checked, and what it means for every stage is written down.
+
+data/plan/<stage>.json says all that decides a stage's results: its items with every setting resolved, the code that
+each runs, the machine's settings. data/plan.json has a fingerprint of each, on which the stage depends. So a stage
+runs again when something that decides its results has changed, and only then.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from bayesft.drift import FAULT_MODELS
+from bayesft.files import write_json
+from bayesft.methods import load as load_method
+from bayesft.store import LIST, Store
+from bayesft.tasks import ABLATIONS, TASKS
+from stages.code import code_of, digest
+from stages.parameters import Parameters, Row, load
+
+PLAN = Path("data/plan")
+PLANNED = Path("data/plan.json")
+UNSEARCHED = ("uniform", "drift_dropout")  # what the study compares searches with: methods with given hyperparameters
+
+Plan = dict[str, list[dict[str, Any]]]
+
+
+def main() -> None:
+    """Check params.yaml and write the plan."""
+    p = load()
+    machine = {"device": device(p), "threads": p.threads}
+    plan = Planner(p).plan()
+    fingerprints: dict[str, dict[str, str]] = {}
+    for name, items in plan.items():
+        content = {"items": items, "machine": machine}
+        write_json(PLAN / f"{name}.json", content)
+        stage, _, of = name.partition("-")
+        fingerprints.setdefault(stage, {})[of or "all"] = digest(content)
+    write_json(PLANNED, fingerprints)
+    adopted = adopt()
+    trained = sum(len(items) for name, items in plan.items() if name.startswith("train-"))
+    print(f"plan: {len(p.tasks)} tasks, {len(p.methods)} rows, {trained} networks to train, scale {p.scale}")
+    if adopted:
+        print(f"plan: {adopted} networks that were pulled are in the store")
+
+
+def device(p: Parameters) -> str:
+    """The device that the run computes on."""
+    if p.device != "auto":
+        return p.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def adopt() -> int:
+    """Fill the store with finished networks that lie in data/models, from `dvc pull` say."""
+    from stages.common import MODELS, ROOT
+
+    store = Store(ROOT / "data/store")
+    return sum(store.adopt(path) for path in sorted(MODELS.rglob(f"*{LIST}")))
+
+
+class Planner:
+    """What the parameters mean for every stage."""
+
+    def __init__(self, p: Parameters):
+        self.p = p
+        self._code: dict[tuple[str, ...], str] = {}
+
+    def plan(self) -> Plan:
+        """The items of every stage, by the stage's name."""
+        p = self.p
+        plan: Plan = {"download": self.downloads(), "boundary": [self.boundary()], "ablate": self.ablated()}
+        for name in p.methods:
+            tasks = [task for task in p.tasks if name in p.rows_of(task)]
+            items = [self.trained(task, name, seed) for task in tasks for seed in p.seeds_of(task)]
+            plan[f"train-{name}"] = items
+            plan[f"evaluate-{name}"] = [self.evaluated(item) for item in items]
+        networks = {(item["task"], item["seed"]): item for item in plan["ablate"]}
+        plan["evaluate-ablation"] = [
+            {**self.evaluated(item), "row": "ablation"} for item in networks.values()
+        ]
+        plan["study"] = self.studied()
+        plan["render"] = [self.rendered()]
+        return plan
+
+    def code(self, *starts: str) -> str:
+        """A fingerprint of the code that `starts` run, the fault model's among it."""
+        fault = FAULT_MODELS[self.p.drift.model].__module__.replace(".", "/")
+        starts = (*starts, f"{fault}.py")
+        if starts not in self._code:
+            self._code[starts] = digest(code_of(starts))
+        return self._code[starts]
+
+    def downloads(self) -> list[dict]:
+        """Every data set of the run."""
+        p = self.p
+        names = {TASKS[task].data for task in p.tasks} | set(p.ablation.data)
+        items = []
+        for name in sorted(names):
+            item = {"label": name, "data": name, "source": p.data.source, "mirror": p.mirror,
+                    "code": self.code("stages/download.py")}  # fmt: skip
+            if name == "pennfudan":
+                item["size"] = p.budget("maskrcnn-pennfudan").network["size"]
+            items.append(item)
+        return items
+
+    def boundary(self) -> dict:
+        """Figure 1."""
+        p = self.p
+        boundary = p.boundary.model_dump()
+        recipe = {**p.recipe.model_dump(), "epochs": boundary["epochs"], "batch_size": 64, "lr": boundary["lr"]}
+        return {"label": "moons", "boundary": boundary, "recipe": recipe, "drift": p.drift.model_dump(),
+                "code": self.code("stages/boundary.py")}  # fmt: skip
+
+    def problem(self, task: str, seed: int, network: dict[str, Any]) -> dict:
+        """What decides the problem that a method is given."""
+        p, budget = self.p, self.p.budget(task)
+        return {
+            "task": task,
+            "seed": seed,
+            "data": TASKS[task].data if task in TASKS else task.removeprefix("ablation-"),
+            "images": budget.images.model_dump(),
+            "pixels": budget.pixels,
+            "specification": network,
+            "recipe": p.recipe_of(task).model_dump(),
+            "drift": p.drift.model_dump(),
+        }
+
+    def trained(self, task: str, name: str, seed: int) -> dict:
+        """The item of one network of a row."""
+        p, row = self.p, self.p.row(name)
+        method, settings = load_method(row.method), self.p.row_search(task, row)
+        anyhow = p.search_settings(task, method.search or {})  # dropout sites, of rows without a search too
+        problem = self.problem(task, seed, p.specification(task, row.network))
+        problem |= {"granularity": anyhow.granularity, "bounds": anyhow.bounds}
+        values, train = p.values(task, row), "stages/train.py"
+        searched = None
+        if settings is not None:
+            of, search = method.searched_as, settings.model_dump()
+            problem |= {"granularity": settings.granularity, "bounds": settings.bounds}
+            searched = {**problem, "method": of, "values": values, "search": search,
+                        "code": self.code(train, f"bayesft/methods/{of}.py")}  # fmt: skip
+        return {
+            **problem,
+            "label": f"{name} {task} seed {seed}",
+            "row": name,
+            "method": row.method,
+            "values": values,
+            "searched": searched,
+            "needs": [self.trained(task, need, seed) for need in method.needs],
+            "code": self.code(train, f"bayesft/methods/{row.method}.py"),
+            "cost": self.cost(task, settings),
+        }
+
+    def cost(self, task: str, search: Any) -> float:
+        """About how long an item takes, relative to others: the longest are begun first."""
+        epochs = self.p.recipe_of(task).epochs
+        if search is not None:
+            epochs += search.trials * search.epochs
+        return round(epochs * TASKS[task].cost, 3)
+
+    def evaluated(self, item: dict) -> dict:
+        """The item of the evaluation of one network."""
+        p = self.p
+        grid = p.budget(item["task"]).evaluate
+        kept = ("label", "task", "seed", "row", "data", "images", "pixels", "drift", "cost")
+        shown = {"pictures": p.pictures.model_dump()} if item["data"] == "pennfudan" else {}
+        return {**{k: item[k] for k in kept}, **shown, "sigma_step": grid.sigma_step, "draws": grid.draws,
+                "code": self.code("stages/evaluate.py")}  # fmt: skip
+
+    def ablated(self) -> list[dict]:
+        """The networks of Figure 2."""
+        p, items = self.p, []
+        for data in p.ablation.data:
+            task = f"ablation-{data}"
+            for seed in p.seeds_of(task):
+                for row, specification in ABLATIONS[data].networks(p.ablation.factors).items():
+                    network = {**specification, **p.budget(task).network}
+                    items.append({
+                        **self.problem(task, seed, network),
+                        "label": f"{row} {task} seed {seed}",
+                        "row": row,
+                        "granularity": "layer",
+                        "bounds": [0.0, 0.8],
+                        "code": self.code("stages/ablate.py", "bayesft/methods/erm.py"),
+                        "cost": p.recipe_of(task).epochs * (0.2 if data == "mnist" else 2.0),
+                    })  # fmt: skip
+        return items
+
+    def studied(self) -> list[dict]:
+        """The strategies and options of the study, the methods that they are compared with, and the landscape."""
+        p, items = self.p, []
+        for task in p.studies.tasks if p.study != "none" else ():
+            reference = p.study_search(task, p.studies.reference)[1]
+            grid = p.budget(task).evaluate
+            for seed in p.studies.seeds:
+                common = {
+                    **self.problem(task, seed, p.specification(task)),
+                    "sigma_max": p.studies.sigma_max,
+                    "sigma_step": grid.sigma_step,
+                    "draws": grid.draws,
+                    "code": self.code("stages/study.py", *(f"bayesft/methods/{m}.py" for m in UNSEARCHED)),
+                }
+
+                def add(name: str, method: str, like: Any, common: dict = common, **rest: Any) -> None:
+                    row = next((p.row(r) for r in p.methods if r == method), Row(method=method))
+                    items.append({
+                        **common,
+                        "label": f"{name} {common['task']} seed {common['seed']}",
+                        "name": name,
+                        "method": method,
+                        "values": p.values(common["task"], row),
+                        "granularity": like.granularity,
+                        "bounds": like.bounds,
+                        "cost": like.trials * like.epochs,
+                        **rest,
+                    })  # fmt: skip
+
+                for name in p.study_names():
+                    method, search = p.study_search(task, name)
+                    add(name, method, search, kind="search", search=search.model_dump(),
+                        lengths=lengths(name in p.studies.strategies, search))  # fmt: skip
+                for method in UNSEARCHED:
+                    add(method, method, reference, kind="given", search=None)
+                add("landscape", "bayesft", reference, kind="landscape", search=reference.model_dump(),
+                    landscape=p.studies.landscape)  # fmt: skip
+        return items
+
+    def rendered(self) -> dict:
+        """What the report shows."""
+        p = self.p
+        rows = {}
+        for name in p.methods:
+            row = p.row(name)
+            rows[name] = {"method": row.method, "network": row.network, "tuned": row.search is not None}
+        titles = {name: of.title for group in (p.studies.strategies, p.studies.options) for name, of in group.items()}
+        return {
+            "scale": p.scale,
+            "source": p.data.source,
+            "rows": rows,
+            "tasks": {task: {"rows": p.rows_of(task), "seeds": p.seeds_of(task)} for task in p.tasks},
+            "ablation": {data: p.seeds_of(f"ablation-{data}") for data in p.ablation.data},
+            "factors": p.ablation.factors,
+            "study": {
+                "tasks": p.studies.tasks if p.study != "none" else [],
+                "seeds": p.studies.seeds,
+                "reference": p.studies.reference,
+                "strategies": {name: titles[name] for name in p.study_names() if name in p.studies.strategies},
+                "options": {name: titles[name] for name in p.study_names() if name in p.studies.options},
+                "unsearched": UNSEARCHED,
+            },
+            "parameters": p.model_dump(mode="json", exclude={"scales", "studies", "parallel", "sigma_max"}),
+            "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},
+            "code": self.code("stages/render.py", *(f"bayesft/methods/{p.row(name).method}.py" for name in p.methods)),
+        }  # fmt: skip
+
+
+def lengths(strategy: bool, search: Any) -> list[int]:
+    """After how many trials a search of the study is looked at: thirds for strategies, else the end.
+
+    A grid is none in pieces, and a batch is proposed as a whole.
+    """
+    if not strategy or search.strategy == "grid" or search.batch > 1:
+        return [search.trials]
+    return list(dict.fromkeys(max(1, search.trials * part // 3) for part in (1, 2, 3)))
+
+
+if __name__ == "__main__":
+    from stages.common import run
+
+    run(main)
