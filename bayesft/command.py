@@ -59,15 +59,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from bayesft.drift.faults import FAULT_MODELS
+    from bayesft.drift.faults import fault_model
     from bayesft.hardening.measure import evaluate
 
     network = _made(given.network)
     if given.weights != "-":
         network.load_state_dict(_weights(given.weights))
-    fault = _named(given.fault) if ":" in given.fault else FAULT_MODELS.get(given.fault)
-    if fault is None:
-        raise ValueError(f"--fault {given.fault}: must be module:name or one of {', '.join(FAULT_MODELS)}")
+    fault = _named(given.fault) if ":" in given.fault else fault_model(given.fault)
     found = evaluate(
         network,
         _made(given.data),

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.faults import FaultModel
+from bayesft.drift.scope import Where, scoped
 from bayesft.seeds import derive_seed
-
-Where = str | Callable[[str, nn.Module, nn.Parameter], bool]
-
-_NO_PRODUCT = (
-    nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase,
-)  # fmt: skip
 
 
 def owners(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
@@ -29,51 +24,15 @@ def owners(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
 
 
 def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
-    """The parameters in which faults occur, by name.
-
-    Args:
-        model: any network.
-        where: "all" is every parameter of floats (the paper). "weights" is what a crossbar stores: matrices and
-            kernels of layers, attention and recurrent ones too, but no embedding, normalisation or bias. A function
-            of (name, module, parameter) says it for each.
-
-    Returns:
-        The parameters by name. Integers never drift.
+    """The parameters in which faults occur, by name: those that `scoped` chooses, of floating-point or complex numbers.
 
     Raises:
-        ValueError: `where` is something else, or chooses no parameter.
+        ValueError: `where` is unknown, or chooses none of these.
     """
-    if where != "all" and where != "weights" and not callable(where):
-        raise ValueError(f"where = {where!r}: must be 'all', 'weights' or a function of (name, module, parameter)")
-    found = {
-        name: (module, theta)
-        for name, (module, theta) in owners(model).items()
-        if theta.is_floating_point() or theta.is_complex()
-    }
-    if where == "weights":
-        weights = {
-            id(theta)
-            for prefix, module in model.named_modules()
-            for name, theta in module._parameters.items()
-            if is_weight(prefix, name, module, theta)
-        }
-        chosen = {name: theta for name, (_, theta) in found.items() if id(theta) in weights}
-    elif where == "all":
-        chosen = {name: theta for name, (_, theta) in found.items()}
-    else:
-        chosen = {name: theta for name, (module, theta) in found.items() if where(name, module, theta)}
+    chosen = {name: t for name, t in scoped(model, where).items() if t.is_floating_point() or t.is_complex()}
     if not chosen:
-        raise ValueError(f"where = {where!r}: the network has no such parameter; it has {', '.join(found) or 'none'}")
+        raise ValueError(f"where = {where!r}: the network has no such parameter of floating-point numbers")
     return chosen
-
-
-def is_weight(prefix: str, name: str, module: nn.Module, theta: nn.Parameter | None) -> bool:
-    """Whether `module`, called `prefix`, holds under `name` a matrix or kernel of a product, of whatever class it is.
-
-    Embeddings are looked up and normalisations are no products. A parametrised weight is held by a module of its name.
-    """
-    called_so = "weight" in f"{prefix.rpartition('.')[2]}.{name}"
-    return theta is not None and theta.dim() > 1 and called_so and not isinstance(module, _NO_PRODUCT)
 
 
 def faulty(
@@ -88,8 +47,7 @@ def faulty(
     copies = {}
     for name, theta in select(model, where).items():
         seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))
-        generator = torch.Generator(theta.device).manual_seed(seed)
-        copies[name] = perturbed(fault, theta.detach(), level, generator, name, module_of[name][0])
+        copies[name] = perturbed(fault, theta.detach(), level, seed, name, module_of[name][0])
     return copies
 
 
@@ -101,10 +59,12 @@ def _asks_for(perturb: Callable) -> tuple[str, ...]:
     return tuple(key for key in ("name", "module") if every or key in accepted)
 
 
-def perturbed(
-    fault: FaultModel, theta: Tensor, level: float, generator: torch.Generator, name: str, module: nn.Module
-) -> Tensor:
-    """The faulty copy of one parameter. Of a complex one, real and imaginary parts are stored, and fail, apart."""
+def perturbed(fault: FaultModel, theta: Tensor, level: float, seed: int, name: str, module: nn.Module) -> Tensor:
+    """The faulty copy of one parameter. Of a complex one, real and imaginary parts are stored, and fail, apart.
+
+    A fault that can draw once for all levels (`sample`) draws on the CPU, any other on the parameter's device.
+    """
+    generator = torch.Generator("cpu" if hasattr(fault, "sample") else theta.device).manual_seed(seed)
     about = {"name": name, "module": module}
     more = {key: about[key] for key in _asks_for(getattr(type(fault), "perturb", fault.perturb))}
     real = torch.view_as_real(theta) if theta.is_complex() else theta

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesft.drift.faults import FaultModel
+from bayesft.drift.faults import FaultModel, traits_of
 from bayesft.hardening.batches import tensors
-
-LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)  # for a fault without a grid of its own
 
 
 def check_model(model: Any) -> None:
@@ -51,13 +49,18 @@ def whole_number(name: str, value: Any, least: int | None) -> int:
 
 def checked_levels(fault: FaultModel, levels: Any) -> tuple[float, ...]:
     """The fault levels, rising, each once; without any, those of the fault."""
-    levels = getattr(fault, "levels", None) or LEVELS if levels is None else levels
+    levels = traits_of(fault).grid if levels is None else levels
     try:
         found = sorted({float(level) for level in ([levels] if isinstance(levels, (int, float)) else levels)})
     except (TypeError, ValueError):
         raise ValueError(f"levels = {levels!r}: must be numbers") from None
     if not found or not all(math.isfinite(level) and level >= 0 for level in found):
         raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
+    for level in found if hasattr(fault, "check_level") else ():
+        try:
+            fault.check_level(level)
+        except ValueError as error:
+            raise ValueError(f"levels = {levels!r}: {error}") from error
     return tuple(found)
 
 

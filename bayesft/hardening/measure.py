@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesft.drift.copies import Where, faulty, select, write
-from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.copies import faulty, select, write
+from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
 from bayesft.hardening.checks import (
     check_fault,
@@ -299,10 +300,10 @@ class _Tally:
         return int(self.known.all(0).sum())
 
     def result(self, work: _Work) -> Robustness:
-        draws = self.known.all(0)
+        draws, traits = self.known.all(0), traits_of(work.fault)
         about = {
             "fault": repr(work.fault),
-            "level": f"fault level ({unit})" if (unit := getattr(work.fault, "unit", "")) else "fault level",
+            "level": f"{traits.name} {traits.symbol}" + (f" ({traits.unit})" if traits.unit else ""),
             "score": work.scorer.name,
             "seed": work.seed,
             "draws": work.draws,

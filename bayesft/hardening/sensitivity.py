@@ -9,8 +9,9 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
-from bayesft.drift.copies import Where, select
+from bayesft.drift.copies import select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.scope import Where
 from bayesft.hardening.checks import check_fault, check_model
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.robustness import Difference, Robustness

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.copies import Where, owners, perturbed, select, write
+from bayesft.drift.copies import owners, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
@@ -141,10 +142,9 @@ class Hardening:
         copies = {}
         for name, theta in select(self.model, self.where).items():
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
-            drawn = torch.Generator(theta.device).manual_seed(seed)
             clean[name] = theta.detach().clone().requires_grad_(theta.requires_grad)
             with torch.inference_mode(False), torch.enable_grad():
-                copies[name] = perturbed(self.fault, clean[name], level, drawn, name, module_of[name][0])
+                copies[name] = perturbed(self.fault, clean[name], level, seed, name, module_of[name][0])
             if theta.requires_grad:
                 handles.append(theta.register_hook(_through(copies[name], clean[name])))
             versions[name] = theta._version

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayesft.drift.copies import is_weight
+from bayesft.drift.scope import is_weight
 
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
@@ -290,7 +290,8 @@ def _tell_kinds(model: nn.Module, calls: list[_Call]) -> None:
     called = {call.name for call in calls}
     owners = set()
     for prefix, module in model.named_modules():
-        if any(is_weight(prefix, name, module, theta) for name, theta in module._parameters.items()):
+        held = module.named_parameters(prefix, recurse=False)
+        if any(is_weight(name, module, theta) for name, theta in held):
             owner = prefix.split(".parametrizations.")[0]
             while owner and owner not in called:  # a part whose parameters another module computes with
                 owner = owner.rpartition(".")[0]

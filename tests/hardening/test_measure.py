@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from bayesft.drift import LogNormalDrift, monte_carlo
+from bayesft.drift.faults import StuckCells, Traits
 from bayesft.hardening import measure
 from bayesft.hardening.measure import evaluate
-from bayesft.search.algorithm1 import accuracy_score
+from bayesft.training.trained import accuracy_score
 from tests.hardening.conftest import Net, by_hand, data, seeded
 
 LEVELS = (0.0, 0.8)
@@ -246,7 +247,7 @@ class Coarse:
 class Noise:
     """A fault that is random at level 0 already."""
 
-    levels, unit = (0.0, 1.0), "hours"
+    traits = Traits("age", "t", "hours", grid=(0.0, 1.0))
 
     def perturb(self, theta, level, generator):
         return theta + (0.5 + level) * torch.randn(theta.shape, generator=generator)
@@ -257,8 +258,8 @@ def test_faults_that_act_at_level_zero(net):
     for fault in (Coarse(), Noise()):
         result = run(net, (x, y), fault=fault, levels=None if isinstance(fault, Noise) else (0,), draws=4)
         check(net, x, y, result, fault=fault)
-    assert len(set(result.scores[0])) > 1 and tuple(result.levels) == Noise.levels
-    assert "hours" in result.about["level"]
+    assert len(set(result.scores[0])) > 1 and tuple(result.levels) == Noise.traits.grid
+    assert result.about["level"] == "age t (hours)"
 
 
 def test_without_a_fault_a_copy_is_run_once(net):
@@ -579,6 +580,11 @@ def test_arguments_are_checked_before_any_work(net, name, value):
     net.forward = forbidden
     with pytest.raises(ValueError, match=name):
         run(net, data(), **{name: value})
+
+
+def test_levels_that_a_fault_does_not_allow(net):
+    with pytest.raises(ValueError, match=r"levels = .*from 0 to 1"):
+        run(net, data(), fault=StuckCells(), levels=(0, 1.5))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def drawn(model, fault, bound, number=0, seed=0, where="all"):
             fault,
             theta,
             level,
-            torch.Generator().manual_seed(derive_seed(*key, name, tuple(theta.shape))),
+            derive_seed(*key, name, tuple(theta.shape)),
             name,
             model,
         )
