@@ -26,8 +26,8 @@ from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
 PARAMETERS = ("all", "weights")
-# The largest feature map of a batch on a CPU stays in the cache. (Of batches of 16 to 512 images, the one that this gives
-# was within 7 % of the fastest for eight networks of the study on an AMD EPYC.) On a GPU launches are few.
+# The largest feature map of a batch on a CPU stays in the cache. (Of batches of 16 to 512 images, the one that this
+# gives was within 7 % of the fastest for eight networks of the study on an AMD EPYC.) On a GPU launches are few.
 CPU_MAP_MIB, CPU_IMAGES, GPU_MAP_MIB = 4, 512, 256
 Copy = dict[str, Tensor]  # the values of parameters, by name
 Thetas = dict[str, nn.Parameter]
@@ -195,7 +195,7 @@ class _Whole:
         self.format, self.batch = _format(model, images), _batch(model, images)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(number of the copy, outputs, labels) for each copy and batch. A batch is cloned: networks write into it."""
+        """(number of the copy, outputs, labels) for each copy and batch. A network may write into the batch, a clone."""
         for i, copy in enumerate(copies):
             _write(copy, self.thetas)
             for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
