@@ -195,7 +195,7 @@ class _Whole:
         self.format, self.batch = _format(model, images), _batch(model, images)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(number of the copy, outputs, labels) for each copy and batch. A network may write into the batch, a clone."""
+        """(number of the copy, outputs, labels) for each copy and batch. A network may write into its batch."""
         for i, copy in enumerate(copies):
             _write(copy, self.thetas)
             for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
