@@ -15,6 +15,7 @@ LAYERS = [
     "settings",
     "tasks",
     "modes",
+    "memory_format",
     "drift",
     "data",
     "models",
@@ -24,7 +25,7 @@ LAYERS = [
     "harden",
     "report",
 ]
-INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes"}
+INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes", "memory_format"}
 
 
 @pytest.fixture(autouse=True)
