@@ -24,7 +24,7 @@ class Correction(NamedTuple):
     def __call__(self, output: Tensor, dims: Dims) -> Tensor:
         """The corrected output, whose channels lie along `dims`."""
         scale, shift = (_along(t.to(output), output, dims) for t in self)
-        return torch.addcmul(shift, output, scale)
+        return output * scale + shift
 
 
 class Moments(NamedTuple):

@@ -125,8 +125,10 @@ def calibration_reference(model: nn.Module, data: Batch | Iterable[Batch], *, la
 
 
 def batches_of(data: Batch | Iterable[Batch]) -> Iterable[Batch]:
-    """The batches of `data`: itself, where it is one."""
-    return (data,) if isinstance(data, (Tensor, tuple, Mapping)) else data
+    """The batches of `data`: itself, where it is one. A list in place of a tuple is what data loaders make."""
+    if isinstance(data, (Tensor, tuple, Mapping)):
+        return (data,)
+    return (tuple(batch) if isinstance(batch, list) else batch for batch in data)
 
 
 def example_shapes(batch: Batch) -> list[list[int]]:
@@ -135,9 +137,10 @@ def example_shapes(batch: Batch) -> list[list[int]]:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    """The tensors of a batch, in order."""
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else (batch,)
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    if not tensors or tensors[0].dim() == 0:
+    """The tensors of a batch that have examples, in the order of places or names."""
+    values = [batch[name] for name in sorted(batch)] if isinstance(batch, Mapping) else batch
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    tensors = [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
+    if not tensors:
         raise ValueError(f"a batch is a {type(batch).__name__}: need a tensor, a tuple of tensors, or a dict of them")
     return tensors
