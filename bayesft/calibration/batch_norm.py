@@ -16,9 +16,8 @@ from bayesft.modes import eval_mode
 def reestimate_batch_norm(model: nn.Module, data: Batch | Iterable[Batch]) -> nn.Module:
     """A copy of a faulty network whose batch normalisations have the running statistics of `data`.
 
-    It is the usual way to adapt a network to a device: adaptive batch normalisation (Joshi et al., Nature
-    Communications 2020, section "Adaptive batch normalization statistics update technique"). It needs no reference,
-    and does nothing for a drift of the normalisations' own scale and shift, or for a network without them.
+    It is the usual way to adapt a network to a device (Joshi et al., Nature Communications 11, 2473, 2020). It needs no
+    reference. It does nothing for a drift of the normalisations' own scale and shift, or for a network without them.
 
     Args:
         model: the faulty copy. It is copied, never modified; all but the statistics is in eval mode.

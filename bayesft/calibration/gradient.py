@@ -1,13 +1,18 @@
 """Training that expects calibration: every step's faulty copy is calibrated to the clean network, on the batch."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.calibration.layers import Layers, calibration_layers
 from bayesft.calibration.moments import Batch, arguments, correcting, measure
 from bayesft.drift.faults import FaultModel
-from bayesft.training.drift_aware import drifted_copy
-from bayesft.training.loop import Gradient, Loss
+from bayesft.drift.montecarlo import drifting, in_every_place
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Gradient = Callable[[nn.Module, Loss, Batch, Tensor, float], Tensor]
 
 
 def calibrated_gradient(
@@ -33,10 +38,19 @@ def calibrated_gradient(
     def gradient(model: nn.Module, loss: Loss, x: Batch, y: Tensor, progress: float = 1.0) -> Tensor:
         dims = calibration_layers(model, layers)
         clean = measure(model, dims, [x])
-        copy = drifted_copy(model, fault, level * min(1.0, progress / rise) if rise else level, where)
+        bound = level * min(1.0, progress / rise) if rise else level
+        copy = _faulty_copy(model, fault, float(torch.rand(()) * bound), where)
         with correcting(model, {name: dims[name] for name in clean}, clean):
             value = loss(functional_call(model, copy, *arguments(x), tie_weights=False), y)
         value.backward()
         return value.detach()
 
     return gradient
+
+
+def _faulty_copy(model: nn.Module, fault: FaultModel, sigma: float, where: str) -> dict[str, Tensor]:
+    """The parameters of a faulty copy, by name, through which gradients reach those of `model`."""
+    thetas = drifting(model, where)
+    device = next(iter(thetas.values())).device
+    generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+    return in_every_place(model, {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()})

@@ -18,6 +18,7 @@ LAYERS = [
     "drift",
     "data",
     "models",
+    "calibration",
     "training",
     "search",
     "evaluation",
