@@ -19,6 +19,7 @@ LAYERS = [
     "drift",
     "data",
     "models",
+    "calibration",
     "training",
     "search",
     "evaluation",
