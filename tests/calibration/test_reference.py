@@ -36,7 +36,7 @@ def test_moments_of_batches_are_those_of_all_values(sizes, mean, deviation, seed
     total = None
     for part in values.split(sizes):
         moments = Moments.of(part, (1,))
-        total = moments if total is None else total.with_(moments)
+        total = moments if total is None else total.merged(moments)
     exact = values.double()
     assert total.count == 4 * sum(sizes)
     torch.testing.assert_close(total.mean.double(), exact.mean((0, 2)), rtol=1e-5, atol=1e-4)
