@@ -8,9 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-WEIGHTED = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention)
-BY_SHAPE = (nn.LayerNorm, nn.RMSNorm)  # their parameters have the shape of the output's last dimensions
-NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, *BY_SHAPE)
+_BY_SHAPE = (nn.LayerNorm, nn.RMSNorm)  # their parameters have the shape of the output's last dimensions
+_NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, *_BY_SHAPE)
 
 Layers = str | Iterable[str] | Mapping[str, int | tuple[int, ...]]
 Dims = tuple[int, ...]
@@ -39,7 +38,7 @@ def calibration_layers(model: nn.Module, layers: Layers = "all") -> dict[str, Di
             raise ValueError(f'layers = {layers!r}: must be "all", "weights", or names of modules')
         names = [name for name, module in modules.items() if _channels(module)]
         if layers == "weights":
-            names = [name for name in names if not isinstance(modules[name], NORMALISATIONS)]
+            names = [name for name in names if not isinstance(modules[name], _NORMALISATIONS)]
         if not names:
             raise ValueError("the network has no layer that can be calibrated: give `layers`, with channel dimensions")
         return {name: _dims(modules[name]) for name in names}
@@ -69,7 +68,7 @@ def _channels(module: nn.Module) -> tuple[int, ...]:
         return (module.out_features,)
     if isinstance(module, nn.MultiheadAttention):
         return (module.embed_dim,)
-    if isinstance(module, NORMALISATIONS) and module.weight is not None:
+    if isinstance(module, _NORMALISATIONS) and module.weight is not None:
         return tuple(module.weight.shape)
     return ()
 
@@ -77,9 +76,9 @@ def _channels(module: nn.Module) -> tuple[int, ...]:
 def _dims(module: nn.Module) -> Dims:
     if isinstance(module, _ConvNd):
         return (-1 - len(module.kernel_size),)
-    if isinstance(module, BY_SHAPE):
+    if isinstance(module, _BY_SHAPE):
         return tuple(range(-len(module.normalized_shape), 0))
-    return (1,) if isinstance(module, NORMALISATIONS) else (-1,)
+    return (1,) if isinstance(module, _NORMALISATIONS) else (-1,)
 
 
 # The kinds that compute w·x + b from their own weight and bias: a correction of the output goes into these.

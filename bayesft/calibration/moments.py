@@ -24,7 +24,7 @@ class Correction(NamedTuple):
     def __call__(self, output: Tensor, dims: Dims) -> Tensor:
         """The corrected output, whose channels lie along `dims`."""
         scale, shift = (_along(t.to(output), output, dims) for t in self)
-        return output * scale + shift
+        return (output * scale).add_(shift)
 
 
 class Moments(NamedTuple):
@@ -43,10 +43,11 @@ class Moments(NamedTuple):
         if not others:
             return cls(1, y, torch.zeros_like(y))
         mean = y.mean(others)
-        variance = (y - _along(mean, y, dims)).square().mean(others)
-        return cls(y.numel() // mean.numel(), mean, variance)
+        apart = y - _along(mean, y, dims)
+        squares = apart.square() if apart.requires_grad else apart.square_()  # in place: memory costs more than sums
+        return cls(y.numel() // mean.numel(), mean, squares.mean(others))
 
-    def with_(self, other: "Moments") -> "Moments":
+    def merged(self, other: "Moments") -> "Moments":
         """The moments of both sets of values together (Chan, Golub and LeVeque, The American Statistician, 1983)."""
         count = self.count + other.count
         share = other.count / count
@@ -95,8 +96,8 @@ def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batc
                     "give all examples as one batch"
                 )
             sums = found.get(name)
-            found[name] = [a.with_(b) for a, b in zip(sums, moments, strict=True)] if sums else moments
-    return {name: list(accumulate(moments, Moments.with_)) for name, moments in found.items()}
+            found[name] = [a.merged(b) for a, b in zip(sums, moments, strict=True)] if sums else moments
+    return {name: list(accumulate(moments, Moments.merged)) for name, moments in found.items()}
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def correcting(
 
     def correct(name: str, output: Tensor) -> Tensor:
         moments, calls = Moments.of(output, layers[name]), found[name]
-        calls.append(calls[-1].with_(moments) if calls else moments)
+        calls.append(calls[-1].merged(moments) if calls else moments)
         if len(calls) > len(clean[name]):
             raise ValueError(f"layer {name!r} is called more often than for the reference, {len(clean[name])} times")
         target = clean[name][len(calls) - 1].to(output)

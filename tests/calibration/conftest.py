@@ -114,7 +114,10 @@ NETWORKS = {
     ),
     "transposed": (
         sequence(
-            nn.ConvTranspose2d(2, 6, 3, stride=2, groups=2), nn.InstanceNorm2d(6, affine=True), nn.Conv2d(6, 2, 1)
+            nn.Conv2d(2, 4, 1),
+            nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+            nn.InstanceNorm2d(6, affine=True),
+            nn.Conv2d(6, 2, 1),
         ),
         MAPS,
     ),

@@ -36,7 +36,7 @@ def test_moments_of_batches_are_those_of_all_values(sizes, mean, deviation, seed
     total = None
     for part in values.split(sizes):
         moments = Moments.of(part, (1,))
-        total = moments if total is None else total.with_(moments)
+        total = moments if total is None else total.merged(moments)
     exact = values.double()
     assert total.count == 4 * sum(sizes)
     torch.testing.assert_close(total.mean.double(), exact.mean((0, 2)), rtol=1e-5, atol=1e-4)
@@ -68,7 +68,7 @@ def test_layers_and_their_channels(case):
         ("linear", {"0": (-1,), "2": (-1,)}),
         ("conv1d", {"0": (-2,), "2": (-2,)}),
         ("conv2d", {"0": (-3,), "1": (1,), "3": (-3,), "4": (1,), "6": (-1,), "7": (1,)}),
-        ("transposed", {"0": (-3,), "1": (1,), "2": (-3,)}),
+        ("transposed", {"0": (-3,), "1": (-3,), "2": (1,), "3": (-3,)}),
         ("conv3d", {"0": (-4,), "2": (-4,)}),
         ("layer norm of maps", {"0": (-3,), "1": (-3, -2, -1)}),
         ("norms without bias", {"0": (-1,), "1": (-1,), "2": (-1,), "3": (-1,)}),
