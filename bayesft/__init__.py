@@ -1,5 +1,50 @@
-"""Neural networks that tolerate ReRAM weight drift: drift, methods, BayesFT's search, evaluation, figures.
+"""Neural networks that tolerate faults of analog weights: measure, compare and harden any network.
 
-The subpackages import one another in one direction only:
-drift, data, models → training → search → evaluation → report.
+The names below are loaded when they are first used. The subpackages import one another in one direction only:
+drift, data, models → training → search → evaluation → hardening, report.
 """
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayesft.drift.faults import FaultModel, LogNormalDrift
+    from bayesft.hardening.comparison import compare
+    from bayesft.hardening.measure import evaluate
+    from bayesft.hardening.robustness import Robustness
+    from bayesft.hardening.sensitivity import sensitivity
+    from bayesft.hardening.sites import find_sites
+    from bayesft.hardening.step import Hardening
+
+_WHERE = {
+    "evaluate": "bayesft.hardening.measure",
+    "compare": "bayesft.hardening.comparison",
+    "Hardening": "bayesft.hardening.step",
+    "find_sites": "bayesft.hardening.sites",
+    "sensitivity": "bayesft.hardening.sensitivity",
+    "Robustness": "bayesft.hardening.robustness",
+    "FaultModel": "bayesft.drift.faults",
+    "LogNormalDrift": "bayesft.drift.faults",
+}
+
+__all__ = [
+    "evaluate", "compare", "Hardening", "find_sites", "sensitivity", "Robustness", "FaultModel", "LogNormalDrift",
+    "__version__",
+]  # fmt: skip
+
+try:
+    __version__ = version("bayesft")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, from the module that defines it."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'bayesft' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

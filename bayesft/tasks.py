@@ -48,6 +48,20 @@ TASKS = {
         "pennfudan", {"network": "detector"}, "Mask R-CNN, PennFudanPed", "j", metric="box mAP@0.5", cost=8.0
     ),
 }
+STAND_INS = {  # the data that stand in for a set, by its name in titles
+    "MNIST": "handwritten digits", "CIFAR-10": "drawn shapes", "GTSRB": "drawn signs", "PennFudanPed": "drawn streets",
+}  # fmt: skip
+
+
+def heading(task: str, source: str) -> str:
+    """The title of a task on data from `source`: stand-ins never carry the real set's name."""
+    title = TASKS[task].title
+    if source == "embedded":
+        for real, drawn in STAND_INS.items():
+            title = title.replace(real, drawn)
+    return title
+
+
 CLASSIFICATION = tuple(name for name, task in TASKS.items() if task.metric == "accuracy")
 DETECTION = "maskrcnn-pennfudan"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.drift import FAULT_MODELS
+from bayesft.evaluation.grid import sigma_grid
 from bayesft.files import write_json
 from bayesft.methods import load as load_method
 from bayesft.store import LIST, Store
@@ -248,6 +249,7 @@ class Planner:
                 "strategies": {name: titles[name] for name in p.study_names() if name in p.studies.strategies},
                 "options": {name: titles[name] for name in p.study_names() if name in p.studies.options},
                 "unsearched": UNSEARCHED,
+                "sigmas": {t: sigma_grid(p.studies.sigma_max, p.budget(t).evaluate.sigma_step) for t in p.studies.tasks},
             },
             "parameters": p.model_dump(mode="json", exclude={"scales", "studies", "parallel", "sigma_max"}),
             "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},

@@ -1,156 +1,189 @@
-"""Stage `render`: every figure and table, from the results that params.yaml names."""
+"""Stage `render`: every figure and table of the rows and tasks that the plan names."""
 
 import json
 import platform
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
-from bayesft.files import write_text
+from bayesft.files import read_json, write_json, write_text
+from bayesft.methods import load
 from bayesft.report import figures, worth
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
+from bayesft.report.rows import Row
 from bayesft.report.worth import Study
-from bayesft.tasks import ABLATIONS, DETECTION
-from stages.common import code_digest, pictures_file, results_file, run, study_file, timings_folder
-from stages.parameters import Parameters, load
+from bayesft.tasks import ABLATIONS, DETECTION, TASKS, heading
+from stages.common import RESULTS, Item, Stage, run
 
+TIMINGS = Path("data/timings")
 VERSIONS = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "scikit-optimize",
-    "pandas",
-    "matplotlib",
-    "seaborn",
+    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "seaborn",
     "dvc",
-)
+)  # fmt: skip
 
 
-def main(what: str = "all") -> None:
-    """Render the report of the run: "all" of it, or what is "there" of a run that has not ended."""
-    p = load()
-    folder = Path("reports") / p.scale
-    ablated = [f"ablation-{data}" for data in p.ablation.data]
-    if what == "all":
-        keep = {results_file(name, seed) for name in [*p.all_tasks, *ablated] for seed in p.seeds}
-        keep |= {study_file(task, seed) for task in p.study.tasks for seed in p.study.seeds}
-        _drop_others(keep | {pictures_file(task, seed) for task in p.detection.tasks for seed in p.seeds})
-    tasks = {task: result for task in p.all_tasks if (result := _gather(p, what, task))}
-    if not tasks:
-        raise ValueError("no task has results yet: run dvc repro")
-    ablations = {}
-    for data in p.ablation.data:
-        if result := _gather(p, what, f"ablation-{data}"):
-            study = ABLATIONS[data]
-            ablations[data] = {
-                factor: result.only({v: study.row(factor, v) for v in study.factors[factor].variants})
-                for factor in p.ablation.factors
-            }
-    maps = Boundaries.load(Path("data/boundary.safetensors"))
-    note, pictures = f"scale: {p.scale}", ["figure1"]
-    figures.figure_1(maps, folder / "figures", f"two noisy half-moons (scikit-learn), {len(maps.points)} test points")
-    if ablations:
-        figures.figure_2(ablations, folder / "figures", note)
-        pictures.append("figure2")
-    figures.figure_3(tasks, folder / "figures", note)
-    pictures.append("figure3")
-    if DETECTION in tasks:
-        result = tasks[DETECTION]
-        # Real photographs may not be passed on, so their picture stays out of the report, which git holds.
-        drawn = result.data["source"] == "embedded"
-        where = folder / "figures" if drawn else Path("data/figures") / p.scale
-        shown = f"data: {result.data['name']} ({result.data['source']}); seed {result.seeds[0]}; {note}"
-        figures.figure_4(Pictures.load(pictures_file(DETECTION, result.seeds[0])), where, shown)
-        if drawn:
-            pictures.append("figure4")
-        else:
-            print(f"render: figure 4 shows photographs that may not be passed on; it is in {where}, outside git")
-    searched = {task: result for task, result in tasks.items() if result.searches()}
-    if searched:
-        figures.figure_search(searched, folder / "figures", note)
-        pictures.append("search")
-    tuned = {task: result for task, result in tasks.items() if result.tuned()}
-    if tuned:
-        worth.figure_tuned(tuned, folder / "figures", note)
-        pictures.append("tuned")
-    studies = {task: study for task in p.study.tasks if (study := _gather_study(p, what, task))}
-    if studies:
-        worth.figure_study(studies, folder / "figures", note)
-        worth.figure_landscape(studies, folder / "figures", note)
-        pictures += ["study", "landscape"]
-    studied = {task: {str(s): _read(study_file(task, s)) for s in study.seeds} for task, study in studies.items()}
+def main() -> None:
+    """Render the report of the run."""
+    stage = Stage("render")
+    (plan,) = stage.items
+    folder, note = Path("reports") / plan["scale"], f"scale: {plan['scale']}"
+    rows = {name: Row(name, **row) for name, row in plan["rows"].items()}
+    tasks = {task: _task(plan, task, rows) for task in plan["tasks"]}
+    ablations = {data: _ablation(plan, data) for data in plan["ablation"]}
+    studies = {task: _study(plan, task, tasks[task].data) for task in plan["study"]["tasks"]}
+    pictures = _draw(plan, tasks, ablations, studies, folder / "figures", note)
+    studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
-    curves = curves_table({**tasks, **factors})
-    write_text(folder / "results.csv", curves.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    trials = trials_table(tasks).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    write_text(folder / "trials.csv", trials)
-    title = f"BayesFT, reproduced at scale {p.scale}"
-    write_text(folder / "metrics.json", json.dumps(metrics(tasks), indent=1) + "\n")
+    for name, table in (("results", curves_table({**tasks, **factors})), ("trials", trials_table(tasks))):
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_json(folder / "metrics.json", metrics(tasks))
+    title = f"BayesFT, reproduced at scale {plan['scale']}"
     write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies))
-    write_text(folder / "provenance.json", json.dumps(_provenance(p, tasks), indent=1, sort_keys=True) + "\n")
-    _collect_timings(p, folder)
+    write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
+    _timings(folder / "timings.csv")
     print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
 
 
-def _gather(p: Parameters, what: str, name: str) -> TaskResults | None:
-    """The results of the run's seeds; of a run that has not ended, of those seeds that are there."""
-    seeds = [s for s in p.seeds if what == "all" or results_file(name, s).exists()]
-    if not seeds:
-        return None
-    return TaskResults.gather({s: _read(results_file(name, s)) for s in seeds})
+def _draw(
+    plan: Item,
+    tasks: Mapping[str, TaskResults],
+    ablations: Mapping[str, Mapping[str, TaskResults]],
+    studies: Mapping[str, Study],
+    folder: Path,
+    note: str,
+) -> list[str]:
+    """Draw every figure that the results allow; their names in the order of the page."""
+    maps = Boundaries.load(Path("data/boundary.safetensors"))
+    figures.figure_1(maps, folder, f"two noisy half-moons (scikit-learn), {len(maps.points)} test points")
+    drawn = ["figure1"]
+    if ablations:
+        figures.figure_2(ablations, folder, note)
+        drawn.append("figure2")
+    figures.figure_3(tasks, folder, note)
+    drawn.append("figure3")
+    if DETECTION in tasks and _detections(plan, tasks[DETECTION], folder, note):
+        drawn.append("figure4")
+    if searched := {task: result for task, result in tasks.items() if result.searches()}:
+        figures.figure_search(searched, folder, note)
+        drawn.append("search")
+    if tuned := {task: result for task, result in tasks.items() if result.tuned()}:
+        worth.figure_tuned(tuned, folder, note)
+        drawn.append("tuned")
+    if studies:
+        worth.figure_study(studies, folder, note)
+        worth.figure_landscape(studies, folder, note)
+        drawn += ["study", "landscape"]
+    return drawn
 
 
-def _gather_study(p: Parameters, what: str, task: str) -> Study | None:
-    """The same for the study of the search."""
-    seeds = [s for s in p.study.seeds if what == "all" or study_file(task, s).exists()]
-    if not seeds:
-        return None
-    files = {s: _read(study_file(task, s)) for s in seeds}
-    return Study.gather(files, p.study.strategies, p.study.options, p.study.reference)
+def _detections(plan: Item, result: TaskResults, folder: Path, note: str) -> bool:
+    """Draw Figure 4; whether it is part of the report.
 
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _drop_others(keep: set[Path]) -> None:
-    """Remove results that params.yaml no longer names (DVC's cache has them, should they be wanted again).
-
-    This stage depends on the folder; with leftovers in it, the folder would read as changed.
+    Real photographs may not be passed on, so their picture stays out of the report, which git holds.
     """
-    for path in sorted(Path("data/results").rglob("*"), reverse=True):
-        if path.is_file() and path not in keep:
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    seed = result.seeds[0]
+    shown = [row for row in result.rows() if result.shown[row].of.final_training]
+    files = [RESULTS / row / f"{DETECTION}-{seed}.pictures.safetensors" for row in shown]
+    each = [Pictures.load(file) for file in files]
+    found = {row: levels for pictures in each for row, levels in pictures.detections.items()}
+    pictures = Pictures(each[0].images, each[0].truths, each[0].sigmas, found)
+    part_of_report = result.data["source"] == "embedded"
+    where = folder if part_of_report else Path("data/figures") / plan["scale"]
+    data = f"data: {result.data['name']} ({result.data['source']}); seed {seed}; {note}"
+    figures.figure_4(pictures, result, where, data)
+    if not part_of_report:
+        print(f"render: figure 4 shows photographs that may not be passed on; it is in {where}, outside git")
+    return part_of_report
 
 
-def _provenance(p: Parameters, tasks: dict[str, TaskResults]) -> dict:
-    """What the numbers were made from. A commit can't name itself, so the code is named by its digest."""
-    parameters = p.model_dump(mode="json", exclude={"scales", "data", "seeds"})
+def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:
+    """The results of every row of a task that the plan names, over its seeds."""
+    named = plan["tasks"][task]
+    files = {seed: [read_json(RESULTS / row / f"{task}-{seed}.json") for row in named["rows"]] for seed in named["seeds"]}
+    joined = {seed: _joined(contents, task) for seed, contents in files.items()}
+    return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]})
+
+
+def _joined(contents: Iterable[dict[str, Any]], task: str) -> dict[str, Any]:
+    """The results of several rows on one task with one seed as one."""
+    contents = list(contents)
+    first = contents[0]
+    for content in contents:
+        for key in ("sigmas", "data", "device"):
+            if content[key] != first[key]:
+                raise ValueError(f"the rows of {task} differ in {key}: run dvc repro, which makes the outdated anew")
+    data = {**first["data"], "title": heading(task, first["data"]["source"])} if task in TASKS else first["data"]
+    return {**first, "data": data, "rows": {name: row for content in contents for name, row in content["rows"].items()}}
+
+
+def _ablation(plan: Item, data: str) -> dict[str, TaskResults]:
+    """The results of the ablation on one data set, by factor."""
+    task = f"ablation-{data}"
+    files = {seed: _joined([read_json(RESULTS / "ablation" / f"{task}-{seed}.json")], task)
+             for seed in plan["ablation"][data]}  # fmt: skip
+    result, of = TaskResults.gather(files), ABLATIONS[data]
     return {
-        "parameters": {**parameters, "data_source": p.data.source, "budget": p.chosen_scale.model_dump(mode="json")},
-        "data": {task: result.data for task, result in tasks.items()},
-        "seeds": {task: list(result.seeds) for task, result in tasks.items()},
-        "code_sha256": code_digest(),
-        "versions": {name: version(name) for name in VERSIONS},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
+        factor: result.only({v: of.row(factor, v) for v in of.factors[factor].variants}) for factor in plan["factors"]
     }
 
 
-def _collect_timings(p: Parameters, folder: Path) -> None:
-    """The seconds of each stage: beside the report, but no output of the pipeline, since they never repeat."""
-    lines = ["stage,seconds"]
-    for path in sorted(timings_folder(p.scale).glob("*.json")):
-        lines.append(f"{path.stem},{json.loads(path.read_text(encoding='utf-8'))}")
-    write_text(folder / "timings.csv", "\n".join(lines) + "\n")
+def _study_files(plan: Item, task: str) -> dict[str, dict]:
+    """What the study found on a task, by seed: the points of every run under its title, and the landscape."""
+    study = plan["study"]
+    titles = {**study["strategies"], **study["options"], **{m: _given(m) for m in study["unsearched"]}}
+    return {
+        str(seed): {
+            "runs": {t: read_json(RESULTS / "study" / f"{task}-{seed}-{n}.json")["points"] for n, t in titles.items()},
+            "landscape": read_json(RESULTS / "study" / f"{task}-{seed}-landscape.json"),
+        }
+        for seed in study["seeds"]
+    }
+
+
+def _given(method: str) -> str:
+    return f"{load(method).title}, no search"
+
+
+def _study(plan: Item, task: str, data: dict[str, Any]) -> Study:
+    """The study of the search on a task."""
+    study = plan["study"]
+    files = {int(seed): {**content, "sigmas": study["sigmas"][task], "data": data}
+             for seed, content in _study_files(plan, task).items()}  # fmt: skip
+    titles = list(study["strategies"].values()), list(study["options"].values())
+    looks = {_given(method): load(method).look for method in study["unsearched"]}
+    return Study.gather(files, *titles, study["strategies"][study["reference"]], looks)
+
+
+def _provenance(stage: Stage, plan: Item, tasks: Mapping[str, TaskResults]) -> dict[str, Any]:
+    """What the numbers were made from. A commit can't name itself, so the code is named by its fingerprint."""
+    return {
+        "parameters": plan["parameters"],
+        "budgets": plan["budgets"],
+        "data": {task: result.data for task, result in tasks.items()},
+        "seeds": {task: list(result.seeds) for task, result in tasks.items()},
+        "code": plan["code"],
+        "machine": {**stage.machine, "architecture": platform.machine()},
+        "versions": {name: version(name) for name in VERSIONS},
+        "python": platform.python_version(),
+    }
+
+
+def _timings(path: Path) -> None:
+    """The seconds of each item, beside the report: no output of the pipeline, since they never repeat.
+
+    A table that has more lines stays: a partial run does not replace a whole one's.
+    """
+    lines = ["stage,item,seconds"]
+    for file in sorted(TIMINGS.glob("*.json")):
+        lines += [f"{file.stem},{item},{seconds}" for item, seconds in read_json(file).items()]
+    if not path.exists() or path.read_text(encoding="utf-8").count("\n") <= len(lines):
+        write_text(path, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    run(main, "what")
+    run(main)

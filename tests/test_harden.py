@@ -169,8 +169,8 @@ TAGGING = {"loss": tag_loss, "metric": tag_accuracy}
 FAMILIES = {  # network, data, what else to say, how many sites
     "resnet": (lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3), images, {}, 5),
     "vgg11": (vgg, lambda count, part: images(8, part, 32), {}, 10),
-    "mobilenet": (mobilenet, images, {}, 8),
-    "vit": (vit, images, {}, 2),
+    "mobilenet": (mobilenet, images, {}, 10),
+    "vit": (vit, images, {}, 5),
     "shared": (Shared, rows, {}, 1),
     "tied": (Tied, rows, {}, 2),
     "functional": (Functional, images, {}, 2),
@@ -491,8 +491,7 @@ def test_a_recurrent_layer_that_gives_the_output_has_no_site():
         def forward(self, x: Tensor) -> Tensor:
             return self.gru(self.act(self.first(x)))[0]
 
-    with pytest.raises(ValueError, match="no dropout site"):
-        harden(Last, rows(40), rows(30, 1), **TINY)
+    assert list(harden(Last, rows(40), rows(30, 1), **TINY).rates) == ["act"]
 
 
 @pytest.mark.parametrize("family", ["sequential", "two inputs", "tagger", "functional", "shared", "tied"])

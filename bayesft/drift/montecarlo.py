@@ -8,9 +8,8 @@ A copy is written into the network's own parameters for the time of its passes. 
 copy: a second module that shares it, a list, a view, a closure. The original values come back bit for bit, also
 after an error.
 
-All draws see the same images, so in a sequential network the first layer of T drifted copies is *one* product, or
-convolution, with T times as many outputs. That layer holds most of a multi-layer perceptron's work, and with the
-pooling after it most of LeNet's time.
+All copies see the same images, so the first convolution of T copies is *one* convolution with T times as many outputs.
+Where that layer holds a good part of the work, as in LeNet-5, it is computed so, with the pooling after it.
 """
 
 import math
@@ -27,7 +26,9 @@ from bayesft.memory_format import is_known, memory_format
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
-GPU_MAP_MIB = 256  # size of the largest feature map of a batch on a GPU; a forward pass holds a few of them
+# The largest feature map of a batch on a CPU stays in the cache. (Of batches of 16 to 512 images, the one that this
+# gives was within 7 % of the fastest for eight networks of the study on an AMD EPYC.) On a GPU launches are few.
+CPU_MAP_MIB, CPU_IMAGES, GPU_MAP_MIB = 4, 512, 256
 Copy = dict[str, Tensor]  # the values of parameters, by name
 Thetas = dict[str, nn.Parameter]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -183,12 +184,10 @@ class _Whole:
 
     def __init__(self, model: nn.Module, thetas: Thetas, images: Tensor):
         self.model, self.thetas = model, thetas
-        self.format = _format(model, images)
-        # On a CPU the feature maps of a deep network stay in the cache (measured). On a GPU: few launches.
-        self.batch = 128 if images.device.type == "cpu" else images_within(GPU_MAP_MIB, model, images)
+        self.format, self.batch = _format(model, images), _batch(model, images)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(number of the copy, outputs, labels) for each copy and batch. A batch is cloned: networks write into it."""
+        """(number of the copy, outputs, labels) for each copy and batch. A network may write into its batch."""
         for i, copy in enumerate(copies):
             _write(copy, self.thetas)
             for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
@@ -197,6 +196,13 @@ class _Whole:
 
 def _format(model: nn.Module, images: Tensor) -> torch.memory_format:
     return memory_format(model) if images.dim() == 4 else torch.preserve_format
+
+
+def _batch(model: nn.Module, images: Tensor) -> int:
+    """How many images pass through `model` at once."""
+    if images.device.type == "cpu":
+        return min(CPU_IMAGES, images_within(CPU_MAP_MIB, model, images))
+    return images_within(GPU_MAP_MIB, model, images)
 
 
 def images_within(memory_mib: int, model: nn.Module, images: Tensor) -> int:
@@ -224,34 +230,37 @@ def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple, 
 
 
 # Modules that treat every channel alike and alone, so that T copies can pass through them side by side.
-_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d)
+_CHANNELWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity),
+    *(nn.MaxPool2d, nn.AvgPool2d),
+)
 
 
 class _SharedStart:
     """Copies of a sequential network that share its start, up to the last module that they can share.
 
-    The start is modules without parameters; the first layer, T copies of which are one matrix product or one
-    convolution with T times the channels; and the activation and pooling after it. The rest runs once a copy.
+    The start is modules without parameters; the first convolution, T copies of which are one with T times the
+    channels; and the activation and pooling after it. The rest runs once a copy.
     """
 
-    def __init__(self, model: nn.Sequential, first: int, end: int, thetas: Thetas, images: Tensor, memory_mib: int):
+    def __init__(self, model: nn.Sequential, first: int, thetas: Thetas, images: Tensor, memory_mib: int):
         modules = _places(model)
+        end = first + 1
+        while end < len(modules) and type(modules[end][1]) in _CHANNELWISE:
+            end += 1
         self.before = nn.Sequential(*(module for _, module in modules[:first]))
         self.name, self.layer = modules[first]
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
         self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}
-        self.format = _format(model, images)
-        # Measured on two cores: a convolution's feature maps leave the cache sooner than a linear layer's outputs.
-        self.batch = 2048 if isinstance(self.layer, nn.Linear) else 256
+        self.batch, self.given_format, self.format = _batch(model, images), _format(model, images), memory_format(model)
         outputs = self.batch * self.layer(self.before(images[:1].clone())).numel()
         copy = sum(theta.numel() for theta in thetas.values())
         self.group = max(1, memory_mib * 2**20 // (4 * max(outputs, copy)))
 
     @classmethod
     def of(cls, model: nn.Module, thetas: Thetas, images: Tensor, memory_mib: int) -> "_SharedStart | None":
-        """The shared start of `model` where it has one that pays, else None. Measured on CPUs alone."""
+        """The shared start of `model` where it has one that pays, else None. It was measured on CPUs alone."""
         if type(model) is not nn.Sequential or not is_known(model) or images.device.type != "cpu":
             return None
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -263,39 +272,26 @@ class _SharedStart:
         if first is None:
             return None
         layer = modules[first][1]
-        if type(layer) is nn.Linear:
-            passing: tuple[type, ...] = _ELEMENTWISE
-        elif type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
-            passing = _ELEMENTWISE + _POOLING
-        else:
+        if type(layer) is not nn.Conv2d or layer.groups > 1 or layer.padding_mode != "zeros":
             return None
         if _share_of_work(layer, model, images[:1]) < 0.25:  # LeNet-5 has 0.31 and gains, VGG-11 has less and loses
             return None
-        end = first + 1
-        while end < len(modules) and type(modules[end][1]) in passing:
-            end += 1
-        return cls(model, first, end, thetas, images, memory_mib)
+        return cls(model, first, thetas, images, memory_mib)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(number of the copy, outputs, labels) for each batch and copy."""
-        layer = self.layer
-        weight = torch.cat([copy[f"{self.name}.weight"] for copy in copies])
-        if weight.dim() == 4:  # with a single input channel, strides alone tell the formats apart
-            weight = weight.to(memory_format=self.format)
-        bias = None
+        layer, bias = self.layer, None
+        # With a single input channel, strides alone tell the formats apart.
+        weight = torch.cat([copy[f"{self.name}.weight"] for copy in copies]).to(memory_format=self.format)
         if layer.bias is not None:
             bias = torch.cat([copy.get(f"{self.name}.bias", layer.bias) for copy in copies])
         for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
-            given = self.before(x.clone(memory_format=self.format))
-            if isinstance(layer, nn.Linear):
-                stacked, features = nn.functional.linear(given, weight, bias), -1  # (B, ..., T · features)
-            else:
-                stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
-                features = 1  # (B, T · channels, H, W)
-            shares = self.after(stacked).chunk(len(copies), dim=features)
+            given = self.before(x.clone(memory_format=self.given_format))
+            stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
+            shares = self.after(stacked).chunk(len(copies), dim=1)  # of (B, T · channels, H, W)
             for i, (copy, share) in enumerate(zip(copies, shares, strict=True)):
                 _write(copy, self.rest_thetas)
-                yield i, self.rest(share.contiguous(memory_format=self.format) if share.dim() == 4 else share), y
+                yield i, self.rest(share.contiguous(memory_format=self.format)), y
 
 
 def _places(model: nn.Sequential) -> list[tuple[str, nn.Module]]:

@@ -33,7 +33,7 @@ def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
     """
     if where == "all":
         return dict(model.named_parameters())
-    rules = {"weights": _is_weight, "convolutions": _is_convolution}
+    rules = {"weights": is_weight, "convolutions": _is_convolution}
     counts = where if callable(where) else rules.get(where)
     if counts is None:
         raise ValueError(f"where = {where!r}: must be one of {', '.join(get_args(Scope))}, or a function")
@@ -49,10 +49,14 @@ def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
     return chosen
 
 
-def _is_weight(name: str, module: nn.Module, theta: Parameter) -> bool:
-    """Whether `theta` is a matrix or a kernel: `weight`, `weight_hh_l0` of a recurrent layer, `in_proj_weight`, …"""
-    return theta.dim() >= 2 and "weight" in name.rpartition(".")[2] and not isinstance(module, _NO_MATRIX)
+def is_weight(name: str, module: nn.Module, theta: Parameter) -> bool:
+    """Whether `theta` is a matrix or a kernel: `weight`, `weight_hh_l0` of a recurrent layer, `in_proj_weight`, …
+
+    What stands for a parametrised weight is held by a module that is called like the weight.
+    """
+    called = ".".join(name.split(".")[-2:]) if "parametrizations." in name else name.rpartition(".")[2]
+    return theta.dim() >= 2 and "weight" in called and not isinstance(module, _NO_MATRIX)
 
 
 def _is_convolution(name: str, module: nn.Module, theta: Parameter) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd) and _is_weight(name, module, theta)
+    return isinstance(module, nn.modules.conv._ConvNd) and is_weight(name, module, theta)

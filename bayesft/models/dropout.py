@@ -1,9 +1,7 @@
 """Dropout after the layers of any network, without an edit of its code (section III-B of BayesFT).
 
-A site is a place where dropout can go: after each activation that follows a layer with weights, or, where a network
-calls its activations as functions, after the layer itself (dropout and ReLU commute). The last layer, which gives
-the logits, has no site. Dropout is attached by forward hooks: parameter names, `state_dict` and the training mode
-of the network stay what they were, and in eval mode it does nothing.
+A site is a place where dropout can go: `bayesft.models.sites` finds them. Dropout is attached by forward hooks:
+parameter names, `state_dict` and training mode of the network stay what they were, and in eval mode it does nothing.
 """
 
 import math
@@ -15,13 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bayesft.models.sites import find_places
 from bayesft.modes import eval_mode
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
-ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
-    nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus,
-)  # fmt: skip
 GRANULARITIES = ("layer", "stage")
 
 
@@ -45,19 +40,10 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
     """
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity = {granularity!r}: must be one of {', '.join(GRANULARITIES)}")
-    calls = _calls(model, example)
-    last = max((i for i, (_, module, _) in enumerate(calls) if isinstance(module, LAYERS)), default=-1)
-    sizes: dict[str, tuple[int, ...]] = {}
-    layer_seen = False
-    for name, module, size in calls[: max(last, 0)]:
-        if isinstance(module, LAYERS):
-            layer_seen = True
-        elif isinstance(module, ACTIVATIONS) and layer_seen:
-            sizes.setdefault(name, size)
-            layer_seen = False
-    if not sizes:
-        layers = [(name, size) for name, module, size in calls[: max(last, 0)] if isinstance(module, LAYERS)]
-        sizes = {name: size for name, size in layers if name != calls[last][0]}
+    with eval_mode(model):
+        places = find_places(model, lambda: model(example))
+    whole = [place for place in places if len(place.calls) == place.of and place.alone]  # what a hook can drop
+    sizes = {place.name: place.shape[2:] for place in whole}
     if not sizes:
         raise ValueError("no dropout site: the network needs at least two layers with weights (Linear or Conv)")
     if granularity == "layer":
@@ -73,27 +59,6 @@ def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") ->
     labels = ["×".join(map(str, size)) + " maps" if size else "features" for size, _ in stages]
     again = [f" ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else "" for i, label in enumerate(labels)]
     return [Site(label + more, tuple(names)) for label, more, (_, names) in zip(labels, again, stages, strict=True)]
-
-
-def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Each call of a layer or an activation in a forward pass: name, module, size of its feature maps."""
-    calls = []
-
-    def record(name: str):
-        return lambda module, _, output: calls.append((name, module, tuple(output.shape[2:])))
-
-    hooks = [
-        module.register_forward_hook(record(name))
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS + ACTIVATIONS)
-    ]
-    try:
-        with eval_mode(model):
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
 
 
 class _Dropout:

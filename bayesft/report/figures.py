@@ -17,12 +17,12 @@ from bayesft.data.scenes import Scene
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import CROWD, THRESHOLD, Pictures
 from bayesft.evaluation.statistics import estimate
-from bayesft.report.results import ROWS, TaskResults, notes
-from bayesft.report.style import LOOKS, OTHER_LOOK, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
+from bayesft.report.rows import SUBJECT
+from bayesft.report.results import TaskResults, notes
+from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
 from bayesft.tasks import ABLATIONS, TASKS
 
 # Rows that belong to a method of another name: where figures say which methods a panel has, they don't count.
-PARTS = {"bayesft-alg1": "bayesft", "bayesft-no-norm": "bayesft", "erm-no-norm": "erm"}
 
 
 def figure_1(maps: Boundaries, folder: Path, note: str) -> None:
@@ -83,17 +83,15 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     figure, axes = plt.subplots(
         lines, columns, figsize=(3.35 * columns, 2.85 * lines + 0.8), sharey=True, squeeze=False, layout="constrained"
     )
-    methods = {PARTS.get(row, row) for result in results.values() for row in result.untuned()}
+    most = max(len(result.untuned()) for result in results.values())
     for i, (ax, (task, result)) in enumerate(zip(axes.flat, results.items(), strict=False)):
         _panel(ax, task, result)
         if i % columns and ax.get_ylabel() == axes.flat[i - i % columns].get_ylabel():
             ax.set_ylabel("")
         if i + columns < len(results):
             ax.set_xlabel("")
-        here = [row for row in result.untuned() if row not in PARTS]
-        if methods - set(here):
-            text = "only " + ", ".join(ROWS.get(row, row) for row in here)
-            ax.text(0.98, 0.98, text, transform=ax.transAxes, fontsize=7, color="0.45", ha="right", va="top")
+        text = _said(result, few=len(result.untuned()) < most / 2)
+        ax.text(0.98, 0.98, text, transform=ax.transAxes, fontsize=6.5, color="0.45", ha="right", va="top")
     shown = _shown(axes.flat[: len(results)], results.values())
     if empty := axes.size - len(results):  # the legend has room beside the last panels
         for ax in axes.flat[-empty:]:
@@ -119,21 +117,37 @@ def _panel(ax, task: str, result: TaskResults) -> None:
     if result.chance is not None:
         chance_line(ax, result.data["classes"])
     for row in result.untuned():
-        place = list(ROWS).index(row) if row in ROWS else 0
-        curve(ax, result.sigmas, result.curve(row), LOOKS.get(row, OTHER_LOOK), ROWS.get(row, row), place)
-    ax.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
+        place = list(result.shown or result.accuracy).index(row)
+        curve(ax, result.sigmas, result.curve(row), result.look(row), result.title(row), place)
+    ax.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
+
+
+def _said(result: TaskResults, few: bool) -> str:
+    """What the reader of a panel must know: the seeds, how BayesFT searched, and the rows where there are few."""
+    lines = [f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"]
+    trials = [about["trials"] for about in result.about.get(SUBJECT, []) if "trials" in about][:1]
+    for found in trials:
+        inherits = found[-1]["cumulative_epochs"] > found[0]["cumulative_epochs"]
+        how = "inherit weights" if inherits else "from fresh weights"
+        lines.append(f"BayesFT's trials: {found[0]['epochs']} epochs, {how}")
+    if few:
+        lines.append("only " + ", ".join(map(result.title, result.untuned())))
+    return "\n".join(lines)
 
 
 def _shown(axes, results) -> dict:
     """What a legend for all of `axes` shows: each label once, in the order of the reports."""
     found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    order = [*ROWS.values(), *(row for result in results for row in result.untuned() if row not in ROWS), "chance"]
+    order = [*(result.title(row) for result in results for row in result.shown or result.accuracy), "chance"]
     return {label: found[label] for label in dict.fromkeys(order) if label in found}
 
 
-def figure_4(pictures: Pictures, folder: Path, note: str) -> None:
-    """What each network finds in the same images at rising σ: a block of rows for each image, a column for each σ."""
-    rows = sorted(pictures.detections, key=lambda row: list(ROWS).index(row) if row in ROWS else len(ROWS))
+def figure_4(pictures: Pictures, result: TaskResults, folder: Path, note: str) -> None:
+    """What each network finds in the same images at rising σ: a block of rows for each image, a column for each σ.
+
+    `result` says what the rows are called.
+    """
+    rows = [row for row in result.rows() if row in pictures.detections]
     sizes = [truth.image.shape[1:] for truth in pictures.truths]
     columns, width = len(pictures.sigmas), 2.4
     heights = [len(rows) * width * h / w + 0.35 for h, w in sizes]
@@ -144,11 +158,11 @@ def figure_4(pictures: Pictures, folder: Path, note: str) -> None:
         axes = block.subplots(len(rows), columns, squeeze=False)
         for j, row in enumerate(rows):
             for ax, sigma, found in zip(axes[j], pictures.sigmas, pictures.detections[row], strict=True):
-                colour = LOOKS.get(row, OTHER_LOOK)[0]
+                colour = result.look(row).colour
                 _found(ax, pictures.truths[i], found[i], colour, sizes[i][1] / width)
                 if j == 0:
                     ax.set_title(f"σ = {sigma:g}")
-            axes[j, 0].set_ylabel(ROWS.get(row, row), fontsize=11, fontweight="bold", color=colour)
+            axes[j, 0].set_ylabel(result.title(row), fontsize=11, fontweight="bold", color=colour)
     crowded = all(len(truth.masks) >= CROWD for truth in pictures.truths)
     more = (
         f"colour: boxes, masks and scores of the detections whose score is at least {THRESHOLD:g}; black and white: "
@@ -234,12 +248,12 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
         metric = TASKS[task].metric
         _trials(left, result, "objective u" if metric == "accuracy" else f"objective u ({metric})")
         _rates(right, result)
-        left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
+        left.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
     shown = _shown(pairs[:, 1], results.values())
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown), fontsize=8)
-    more = "left: objective u on validation, points: trials ± standard error over draws, steps: best so far"
+    more = "left: objective u on validation, steps: best so far, with one seed also points: trials ± standard error over draws"
     if any(len(result.seeds) > 1 for result in results.values()):
-        more += ", mean over seeds where there are several"
+        more += ", with several seeds the mean and the range over them"
     more += "; right: rates of the final training, sites from input to output; random search is the control"
     if any(
         about["trials"][-1]["cumulative_epochs"] > about["trials"][0]["cumulative_epochs"]
@@ -255,15 +269,21 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
 def _trials(ax, result: TaskResults, label: str) -> None:
     """The objective of every trial, and the best so far."""
     for i, row in enumerate(result.searches()):
-        colour, dashes, marker = LOOKS.get(row, OTHER_LOOK)
-        shift, best = 0.2 * i - 0.1 * (len(result.searches()) - 1), []
+        look, best = result.look(row), []
+        shift = 0.2 * i - 0.1 * (len(result.searches()) - 1)
         for about in result.about[row]:
-            values = [trial["objective"] for trial in about["trials"]]
-            errors = [trial["standard_error"] for trial in about["trials"]]
+            values = np.array([trial["objective"] for trial in about["trials"]], float)  # NaN for a failed trial
             numbers = np.arange(1, len(values) + 1) + shift
-            ax.errorbar(numbers, values, errors, color=colour, marker=marker, ls="", ms=4, lw=0.8, alpha=0.65)
-            best.append(np.maximum.accumulate(values))
-        ax.step(numbers, np.mean(best, 0), where="post", color=colour, ls=dashes, label=ROWS.get(row, row))
+            if len(result.seeds) == 1:
+                errors = np.array([trial["standard_error"] for trial in about["trials"]], float)
+                ax.errorbar(
+                    numbers, values, errors, color=look.colour, marker=look.marker, ls="", ms=4, lw=0.8, alpha=0.65
+                )
+            best.append(np.fmax.accumulate(values))
+        ax.step(numbers, np.mean(best, 0), where="post", color=look.colour, ls=look.dashes, label=result.title(row))
+        if len(best) > 1:
+            bounds = np.min(best, 0), np.max(best, 0)
+            ax.fill_between(numbers, *bounds, step="post", color=look.colour, alpha=0.15, lw=0)
     ax.set(xlabel="trial", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
@@ -272,14 +292,14 @@ def _trials(ax, result: TaskResults, label: str) -> None:
 def _rates(ax, result: TaskResults) -> None:
     """The rates of each row by site. Rows of other sites than the search's are spread over the same axis."""
     names = list(result.about[result.searches()[0]][0]["rates"])
-    for row in (*result.searches(), "uniform"):
+    for row in [row for row in result.untuned() if "rates" in result.about[row][0]]:
         for i, about in enumerate(result.about.get(row, [])):
-            colour, dashes, marker = LOOKS.get(row, OTHER_LOOK)
+            look = result.look(row)
             rates = list(about["rates"].values())
             places = np.linspace(1, len(names), len(rates)) if len(rates) > 1 else [(1 + len(names)) / 2]
             ax.plot(
-                places, rates, color=colour, ls=dashes, marker=marker, lw=1, ms=5,
-                alpha=0.9 if len(result.seeds) == 1 else 0.6, label=ROWS.get(row, row) if i == 0 else None,
+                places, rates, color=look.colour, ls=look.dashes, marker=look.marker, lw=1, ms=5,
+                alpha=0.9 if len(result.seeds) == 1 else 0.6, label=result.title(row) if i == 0 else None,
             )  # fmt: skip
     ax.set(ylabel="dropout rate", ylim=(-0.03, 1), xlim=(0.6, len(names) + 0.4))
     every = -(-len(names) // 24)  # as many names as have room

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate
-from bayesft.report.results import DEVICE_ROW, METRICS, OWN, ROWS, TaskResults, letters, notes
+from bayesft.report.results import METRICS, TaskResults, letters, notes
+from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study, landscape_text, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
 
@@ -16,6 +17,7 @@ COARSE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.2)  # of a grid without 0.3
 DETECTION_LEVELS = (0.0, 0.2, 0.4, 0.6)
 TOO_WEAK = 0.5  # a detector below this clean box mAP@0.5 is no evidence
 MISSING = "–"
+LEARNED = 0.8  # of the baseline's clean accuracy: below it, a row learned too little
 
 
 def page(
@@ -43,10 +45,10 @@ def page(
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
         if name == "study":
             for task, study in studies.items():
-                parts += [f"({TASKS[task].panel}) {TASKS[task].title}, whole searches:", _markdown(study_table(study))]
+                parts += [f"({TASKS[task].panel}) {study.data['title']}, whole searches:", _markdown(study_table(study))]
         if name == "landscape":
             for task, study in studies.items():
-                parts.append(f"({TASKS[task].panel}) {TASKS[task].title}. {landscape_text(study)}")
+                parts.append(f"({TASKS[task].panel}) {study.data['title']}. {landscape_text(study)}")
     for task, result in tasks.items():
         parts += _task(task, result, "figure3" in pictures)
     if any(ablations.values()):
@@ -72,15 +74,16 @@ def page(
 
 def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
     """One table of all tasks and methods."""
-    rows = [row for row in ROWS if any(row in result.untuned() for result in tasks.values())]
-    rows += list(dict.fromkeys(row for result in tasks.values() for row in result.untuned() if row not in ROWS))
+    shown = [row for result in tasks.values() for row in result.shown or result.accuracy]
+    rows = [row for row in dict.fromkeys(shown) if any(row in result.untuned() for result in tasks.values())]
+    titles = {row: result.title(row) for result in tasks.values() for row in result.rows()}
     table, weak = {}, {_least(task, result) for task, result in tasks.items() if _weak(result)}
     for task, result in tasks.items():
-        clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
+        clean = result.at(BASELINE, 0.0) if BASELINE in result.accuracy else None
         cells = {"ERM, σ = 0": MISSING if clean is None else f"{clean.mean:.3f}{'†' if _weak(result) else ''}"}
         for row in rows:
-            cells[ROWS.get(row, row)] = f"{result.over_grid(row).mean:.3f}" if row in result.accuracy else MISSING
-        table[f"({TASKS[task].panel}) {TASKS[task].title}"] = cells
+            cells[titles[row]] = f"{result.over_grid(row).mean:.3f}" if row in result.accuracy else MISSING
+        table[f"({TASKS[task].panel}) {result.heading(task)}"] = cells
     text = f"{_measured(tasks)}, mean over the grid of σ; first column: ERM without drift. The intervals are in the "
     text += "sections below."
     mark = f"† Less than {' or '.join(sorted(weak))}: the panel can't be read as evidence."
@@ -103,7 +106,7 @@ def _capital(text: str) -> str:
 
 def _weak(result: TaskResults) -> bool:
     """Whether ERM learned too little for drift to have much to destroy."""
-    clean = result.at("erm", 0.0) if "erm" in result.accuracy else None
+    clean = result.at(BASELINE, 0.0) if BASELINE in result.accuracy else None
     return clean is not None and clean.mean < (TOO_WEAK if result.chance is None else 3 * result.chance)
 
 
@@ -115,7 +118,7 @@ def _least(task: str, result: TaskResults) -> str:
 def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     """The section of a task."""
     panel, pairs = TASKS[task].panel, "seed" if len(result.seeds) > 1 else "draw"
-    parts = [f"## ({panel}) {TASKS[task].title}"]
+    parts = [f"## ({panel}) {result.heading(task)}"]
     if pictured:
         parts.append(f"This panel alone: [PNG](figures/figure3{panel}.png), [PDF](figures/figure3{panel}.pdf)")
     if _weak(result):
@@ -129,12 +132,14 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         + (
             f", and a method's mean minus the row's, paired by {pairs} (draws are "
             "shared where networks have the same parameters)."
-            if "bayesft" in result.accuracy
+            if SUBJECT in result.accuracy
             else "."
         ),
-        _accuracy_table(result, {row: ROWS.get(row, row) for row in result.rows()}, "bayesft"),
+        _accuracy_table(result, {row: result.title(row) for row in result.rows()}, SUBJECT),
+        *_unlearned(result),
     ]
-    if all(row in result.accuracy for row in ("erm", "erm-no-norm", "bayesft", "bayesft-no-norm")):
+    pairs_of_norm = [without_norm(result, row) for row in (BASELINE, SUBJECT) if row in result.shown]
+    if len(pairs_of_norm) == 2 and all(row in result.accuracy for row in (BASELINE, SUBJECT, *pairs_of_norm)):
         parts += [
             "Normalisation as a control. The authors' code takes batch norm (BN) out of BayesFT alone, so there its "
             "gain and that of a network without BN can't be told apart. Here both methods are trained both ways. Mean "
@@ -155,13 +160,30 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
             f"Figure 3 (hand-set; BayesFT by its own search) and with these; the difference is paired by {pairs}:",
             _markdown(tuned_table(result)),
         ]
-    if DEVICE_ROW in result.accuracy:
+    if result.beside():
         parts += [
             "ReRAM-V alone carries a programming error before any drift. Without new drift (σ = 0) and on average "
-            "over the grid, on the same devices:",
+            "over the grid, beside the same devices without repair, and ERM on no device:",
             _device_table(result),
         ]
     return parts
+
+
+def _unlearned(result: TaskResults) -> list[str]:
+    """Which rows learned too little for their curve to say something of drift."""
+    clean = result.at(BASELINE, 0.0) if BASELINE in result.accuracy else None
+    if clean is None:
+        return []
+    weak = [result.title(row) for row in result.rows() if result.at(row, 0.0).mean < LEARNED * clean.mean]
+    return [f"Without drift below {LEARNED:g} of ERM, so no evidence on drift: {', '.join(weak)}."] if weak else []
+
+
+def without_norm(result: TaskResults, row: str) -> str:
+    """The row of the same method on the network without normalisation, or ""."""
+    for other in result.shown.values():
+        if dict(other.network) == {"normalization": None} and other.method == result.shown[row].method:
+            return other.name
+    return ""
 
 
 def metrics(tasks: Mapping[str, TaskResults]) -> dict:
@@ -199,12 +221,12 @@ def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: st
         cells = {f"σ = {level:g}": _show(result.at(row, level)) for level in levels}
         cells["mean"] = _show(result.over_grid(row))
         if reference in result.accuracy:
-            column = "difference" if minus else "BayesFT − row"
+            column = "difference" if minus else f"{result.title(reference)} − row"
             pair = (row, reference) if minus else (reference, row)
             cells[column] = MISSING if row == reference else _show(result.difference(*pair), sign=True)
-        if OWN in result.accuracy and not minus:
-            gain = MISSING if row == OWN else _show(result.difference(OWN, row), sign=True)
-            cells[f"{ROWS[OWN]} − row"] = gain
+        if BASELINE in result.accuracy and not minus:
+            gain = MISSING if row == BASELINE else _show(result.difference(row, BASELINE), sign=True)
+            cells[f"row − {result.title(BASELINE)}"] = gain
         table[name] = cells
     return _markdown(pd.DataFrame(table).T)
 
@@ -216,7 +238,7 @@ def _metrics_table(result: TaskResults) -> str:
     for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
         for row in result.rows():
             cells = {f"σ = {level:g}": _show(result.at(row, level, name)) for level in DETECTION_LEVELS}
-            table[f"{names[name]}: {ROWS.get(row, row)}"] = {**cells, "mean": _show(result.over_grid(row, name))}
+            table[f"{names[name]}: {result.title(row)}"] = {**cells, "mean": _show(result.over_grid(row, name))}
     return _markdown(pd.DataFrame(table).T)
 
 
@@ -226,27 +248,30 @@ def _epochs_table(result: TaskResults) -> str:
         about = result.about[row]
         final = sum(a["epochs"] for a in about) / len(about)
         extra = sum(a.get("epochs_search", 0) + a.get("epochs_repair_per_device", 0) for a in about) / len(about)
-        if row == "ftna" and "erm" in result.about:  # its code needs the confusions of a trained ERM network
-            extra += sum(a["epochs"] for a in result.about["erm"]) / len(about)
-        if row == "bayesft-alg1":  # its weights come out of the search itself
+        method = result.shown[row].of if row in result.shown else None
+        repaired = any("epochs_repair_per_device" in a for a in about)  # its final training is that of the network
+        for need in method.needs if method and not repaired else ():
+            extra += sum(a["epochs"] for a in result.about.get(need, [])) / len(about)
+        if method and not method.final_training:  # its weights come out of the search itself
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
         cells = {"final training": f"{round(final, 1):g}", "before or after it": f"{round(extra, 1):g}"}
         cells["all"] = f"{round(final + extra, 1):g}"
-        table[ROWS.get(row, row)] = cells
+        table[result.title(row)] = cells
     return _markdown(pd.DataFrame(table).T)
 
 
 def _normalization_table(result: TaskResults) -> str:
     table = {}
-    for row in ("erm", "bayesft"):
-        table[ROWS[row]] = {
+    bare = {row: without_norm(result, row) for row in (BASELINE, SUBJECT)}
+    for row, other in bare.items():
+        table[result.title(row)] = {
             "with BN": _show(result.over_grid(row)),
-            "without BN": _show(result.over_grid(f"{row}-no-norm")),
-            "without − with": _show(result.difference(f"{row}-no-norm", row), sign=True),
+            "without BN": _show(result.over_grid(other)),
+            "without − with": _show(result.difference(other, row), sign=True),
         }
     table["BayesFT − ERM"] = {
-        "with BN": _show(result.difference("bayesft", "erm"), sign=True),
-        "without BN": _show(result.difference("bayesft-no-norm", "erm-no-norm"), sign=True),
+        "with BN": _show(result.difference(SUBJECT, BASELINE), sign=True),
+        "without BN": _show(result.difference(bare[SUBJECT], bare[BASELINE]), sign=True),
         "without − with": MISSING,
     }
     return _markdown(pd.DataFrame(table).T)
@@ -259,7 +284,7 @@ def _rates(result: TaskResults) -> list[str]:
         rates = [about["rates"] for about in result.about[row] if "rates" in about]
         if rates:
             cells = {site: "; ".join(f"{seed[site]:.2f}" for seed in rates) for site in rates[0]}
-            groups.setdefault(tuple(rates[0]), {})[ROWS.get(row, row)] = cells
+            groups.setdefault(tuple(rates[0]), {})[result.title(row)] = cells
     if not groups:
         return []
     text = "Dropout rates by site, from input to output"
@@ -272,10 +297,10 @@ def _list(lines: str) -> str:
 
 
 def _device_table(result: TaskResults) -> str:
-    rows = {"erm": "ERM, no device", DEVICE_ROW: "ERM, programmed and not repaired", "reram_v": "ReRAM-V, repaired"}
+    devices = [row for row in result.rows() if any("devices" in about for about in result.about[row])]
     table = {
-        name: {"σ = 0": _show(result.at(row, 0.0)), "mean over the grid": _show(result.over_grid(row))}
-        for row, name in rows.items()
+        result.title(row): {"σ = 0": _show(result.at(row, 0.0)), "mean over the grid": _show(result.over_grid(row))}
+        for row in (BASELINE, *result.beside(), *devices)
         if row in result.accuracy
     }
     return _markdown(pd.DataFrame(table).T)

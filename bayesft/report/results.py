@@ -3,36 +3,16 @@
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate, estimate
+from bayesft.report.rows import OTHER, Row
+from bayesft.methods import Look
 from bayesft.tasks import TASKS
 
-# Rows in the order in which figures and tables show them, and their names there.
-ROWS = {
-    "erm": "ERM",
-    "erm-no-norm": "ERM without BN",
-    "ftna": "FTNA",
-    "reram_v": "ReRAM-V",
-    "awp": "AWP (weights only)",
-    "awp-tuned": "AWP (weights only), tuned",
-    "drift_aware": "drift-aware",
-    "drift_aware-tuned": "drift-aware, tuned",
-    "uniform": "uniform dropout",
-    "uniform-tuned": "uniform dropout, tuned",
-    "random": "random search",
-    "bayesft-alg1": "BayesFT, Algorithm 1",
-    "bayesft": "BayesFT",
-    "bayesft-tuned": "BayesFT, tuned",
-    "bayesft-no-norm": "BayesFT without BN",
-    "drift_dropout": "drift-aware + dropout",
-    "drift_dropout-tuned": "drift-aware + dropout, tuned",
-}
-OWN = "drift_dropout"  # this study's own method
-TUNED = "-tuned"  # ends the row of a method whose numbers the search found
-DEVICE_ROW = "erm-programmed"  # ERM on ReRAM-V's devices: no method, so in no figure
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
 METRICS = {
     "box_map_50": "box mAP@0.5",
@@ -48,7 +28,7 @@ class TaskResults:
 
     accuracy: for each row, (seeds, σ, draws); sigmas: (σ,); about: for each row, how the network of each seed was
     trained; data: what is known of the images; metrics: for each row what else was measured, by name, in the shape of
-    its accuracy (empty for classification).
+    its accuracy (empty for classification); shown: the rows of the report in their order. Without it, all are shown.
 
     Of the detection task, what is called accuracy here is box mAP@0.5.
     """
@@ -59,9 +39,10 @@ class TaskResults:
     about: dict[str, list[dict]]
     data: dict
     metrics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    shown: Mapping[str, Row] = field(default_factory=dict)
 
     @classmethod
-    def gather(cls, files: Mapping[int, dict]) -> "TaskResults":
+    def gather(cls, files: Mapping[int, dict], shown: Mapping[str, Row] = MappingProxyType({})) -> "TaskResults":
         """From the results of each seed: the content of its file.
 
         Raises ValueError when they can't be averaged: other rows, other σ, other images, metrics or numbers of draws;
@@ -91,7 +72,7 @@ class TaskResults:
                 if values.shape != accuracy[row].shape:
                     raise ValueError(f"{row}: {name} of shape {values.shape}, accuracy of {accuracy[row].shape}")
         about = {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows}
-        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics)
+        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics, shown)
 
     def only(self, rows: Mapping[str, str]) -> "TaskResults":
         """The rows that `rows` names, in its order, under the names by which it shows them.
@@ -106,9 +87,24 @@ class TaskResults:
         return replace(self, accuracy=accuracy, about=about, metrics=metrics)
 
     def rows(self) -> list[str]:
-        """The rows to show, in the order of the reports."""
-        known = [row for row in ROWS if row in self.accuracy]
-        return known + [row for row in self.accuracy if row not in ROWS and row != DEVICE_ROW]
+        """The rows to show, in the order of the report."""
+        return [row for row in self.shown or self.accuracy if row in self.accuracy]
+
+    def heading(self, task: str) -> str:
+        """The network and the data, by their own name where they stand in for the real ones."""
+        return self.data.get("title") or TASKS[task].title
+
+    def beside(self) -> list[str]:
+        """The networks that a method made beside its own."""
+        return [row for row in self.accuracy if self.shown and row not in self.shown]
+
+    def title(self, row: str) -> str:
+        """The name of a row in figures and tables."""
+        return self.shown[row].title if row in self.shown else row
+
+    def look(self, row: str) -> Look:
+        """The look of a row's curve."""
+        return self.shown[row].look if row in self.shown else OTHER
 
     def curve(self, row: str) -> list[Estimate]:
         """The accuracy of a row at each σ."""
@@ -148,11 +144,19 @@ class TaskResults:
 
     def untuned(self) -> list[str]:
         """The rows without those of tuned methods, which have a figure of their own."""
-        return [row for row in self.rows() if not row.endswith(TUNED)]
+        return [row for row in self.rows() if row not in self.shown or not self.shown[row].tuned]
 
     def tuned(self) -> dict[str, str]:
         """The rows of tuned methods, by those of the same methods with their default values."""
-        return {row.removesuffix(TUNED): row for row in self.rows() if row.endswith(TUNED)}
+        return {
+            self.base(row): row for row in self.rows() if row in self.shown and self.shown[row].tuned
+        }
+
+    def base(self, row: str) -> str:
+        """The row of the same method with given hyperparameters on the unchanged network, or the method's name."""
+        method = self.shown[row].method
+        same = [r.name for r in self.shown.values() if r.method == method and not r.tuned and not r.network]
+        return same[0] if same else method
 
     def searches(self) -> list[str]:
         """The rows that a search of dropout rates stands behind: BayesFT and its controls."""
@@ -225,7 +229,7 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
     """Every curve of every task, one line a point. The column "metric" says what is in the column "accuracy"."""
     lines = []
     for task, result in results.items():
-        for row in [*result.rows(), *([DEVICE_ROW] if DEVICE_ROW in result.accuracy else [])]:
+        for row in [*result.rows(), *result.beside()]:
             for sigma, e in zip(result.sigmas, result.curve(row), strict=True):
                 lines.append(
                     {

@@ -13,30 +13,15 @@ from matplotlib.figure import Figure
 
 from bayesft.evaluation.statistics import Estimate
 from bayesft.files import atomic
+from bayesft.methods import Look
 
 _COLOURS = sns.color_palette("colorblind", 10).as_hex()
-# Colour, dashes and marker of each row: three ways to tell curves apart, of which print keeps two.
-LOOKS = {
-    "erm": (_COLOURS[7], "-", "o"),
-    "erm-no-norm": ("#4d4d4d", (0, (4, 1, 1, 1)), "<"),
-    "ftna": (_COLOURS[1], "--", "s"),
-    "reram_v": (_COLOURS[5], ":", "v"),
-    "awp": (_COLOURS[2], "-.", "^"),
-    "drift_aware": (_COLOURS[4], "--", "D"),
-    "uniform": (_COLOURS[9], "-.", "P"),
-    "random": (_COLOURS[0], ":", "X"),
-    "bayesft-alg1": ("#7a2300", "--", "h"),
-    "bayesft": (_COLOURS[3], "-", "*"),
-    "bayesft-no-norm": ("#b3003c", (0, (4, 1, 1, 1)), ">"),
-    "drift_dropout": ("black", "-", "p"),
-}
-OTHER_LOOK = ("#6b6b00", "-", ".")  # of a row that no report knows
 VARIANT_LOOKS = [
-    (_COLOURS[0], "-", "o"),
-    (_COLOURS[1], "--", "s"),
-    (_COLOURS[2], "-.", "^"),
-    (_COLOURS[3], ":", "D"),
-    (_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
+    Look(_COLOURS[0], "-", "o"),
+    Look(_COLOURS[1], "--", "s"),
+    Look(_COLOURS[2], "-.", "^"),
+    Look(_COLOURS[3], ":", "D"),
+    Look(_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
 ]
 
 plt.rcParams.update(
@@ -56,9 +41,9 @@ plt.rcParams.update(
 )
 
 
-def curve(axes: Axes, x, estimates: list[Estimate], look: tuple, label: str, place: int = 0) -> None:
+def curve(axes: Axes, x, estimates: list[Estimate], look: Look, label: str, place: int = 0) -> None:
     """A mean with its band. Of about six markers, the first is at the `place`-th point: elsewhere for other curves."""
-    colour, dashes, marker = look
+    colour, dashes, marker = look.colour, look.dashes, look.marker
     every = max(1, len(x) // 6)
     axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.18, lw=0)
     axes.plot(

@@ -12,12 +12,10 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.report.results import ROWS, TaskResults, notes
-from bayesft.report.style import LOOKS, OTHER_LOOK, VARIANT_LOOKS, curve, save
+from bayesft.methods import Look
+from bayesft.report.results import TaskResults, notes
+from bayesft.report.style import VARIANT_LOOKS, curve, save
 from bayesft.tasks import TASKS
-
-# The runs of the study that search nothing: methods at hand-set values.
-UNSEARCHED = {"uniform": "uniform rate, no search", "drift_dropout": "drift-aware + dropout, no search"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Study:
 
     runs: for each strategy and option, the epochs that the search spent (seeds, lengths) and the accuracy of a final
     training under what it chose, a mean over σ and draws (seeds, lengths). Each of `options` is a change of the
-    strategy `reference`.
+    strategy `reference`. `unsearched` are runs of methods with given hyperparameters, with the look of each.
     """
 
     seeds: tuple[int, ...]
@@ -109,15 +107,21 @@ class Study:
     runs: dict[str, tuple[np.ndarray, np.ndarray]]
     landscape: Landscape
     data: dict
+    unsearched: Mapping[str, Look]
 
     @classmethod
     def gather(
-        cls, files: Mapping[int, dict], strategies: Mapping[str, object], options: Mapping[str, object], reference: str
+        cls,
+        files: Mapping[int, dict],
+        strategies: Sequence[str],
+        options: Sequence[str],
+        reference: str,
+        unsearched: Mapping[str, Look],
     ) -> "Study":
         """From the results of each seed. Raises ValueError where they were not made with the same settings."""
         seeds = tuple(sorted(files))
         first = files[seeds[0]]
-        wanted = [*strategies, *options, *UNSEARCHED]
+        wanted = [*strategies, *options, *unsearched]
         for seed in seeds:
             if sorted(files[seed]["runs"]) != sorted(wanted) or files[seed]["sigmas"] != first["sigmas"]:
                 raise ValueError(f"the study's seed {seed} has other runs or another grid: run dvc repro")
@@ -130,7 +134,8 @@ class Study:
         }
         space = Landscape.gather([files[seed]["landscape"] for seed in seeds])
         sigmas = np.array(first["sigmas"])
-        return cls(seeds, sigmas, tuple(strategies), tuple(options), reference, runs, space, first["data"])
+        names = tuple(strategies), tuple(options)
+        return cls(seeds, sigmas, *names, reference, runs, space, first["data"], unsearched)
 
     def curve(self, name: str) -> tuple[np.ndarray, list[Estimate]]:
         """The epochs that a search spent, and what came of it, at each of its lengths."""
@@ -154,18 +159,18 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                 curve(left, epochs, values, look, name)
             else:
                 left.errorbar(
-                    epochs, [values[0].mean], [values[0].half_width], color=look[0], marker=look[2], ls="", capsize=3,
+                    epochs, [values[0].mean], [values[0].half_width], color=look.colour, marker=look.marker, ls="", capsize=3,
                     label=name,
                 )  # fmt: skip
-        for method, label in UNSEARCHED.items():
-            rest, (colour, dashes, _) = study.curve(method)[1][0], LOOKS[method]
-            left.axhline(rest.mean, color=colour, ls=dashes, lw=1.5, label=label)
-            left.axhspan(rest.low, rest.high, color=colour, alpha=0.15, lw=0)
+        for name, look in study.unsearched.items():
+            rest = study.curve(name)[1][0]
+            left.axhline(rest.mean, color=look.colour, ls=look.dashes, lw=1.5, label=name)
+            left.axhspan(rest.low, rest.high, color=look.colour, alpha=0.15, lw=0)
         left.set(
             xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
         )
-        left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}: strategies")
-        others = [name for name in (*UNSEARCHED, *study.strategies, *study.options) if name != study.reference]
+        left.set_title(f"({TASKS[task].panel}) {study.data['title']}: strategies")
+        others = [name for name in (*study.unsearched, *study.strategies, *study.options) if name != study.reference]
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
             clear = e.low > 0 or e.high < 0
@@ -173,7 +178,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                 e.mean, place, xerr=e.half_width, color="black" if clear else "0.45", marker="o" if clear else "s",
                 mfc="black" if clear else "white", ls="", capsize=2.5, ms=4.5,
             )  # fmt: skip
-        right.set_yticks(range(len(others)), [UNSEARCHED.get(name, name) for name in reversed(others)], fontsize=8)
+        right.set_yticks(range(len(others)), list(reversed(others)), fontsize=8)
         right.axvline(0, color="0.3", lw=1)
         right.set(
             xlabel=f"gain in mean accuracy over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
@@ -188,15 +193,15 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
     save(figure, folder, "study", _notes(studies, f"{note}; {more}", 150))
 
 
-def _looks(strategies: Sequence[str]) -> dict[str, tuple]:
+def _looks(strategies: Sequence[str]) -> dict[str, Look]:
     """How each strategy is drawn: what proposes (before the comma) gives dashes and marker, the rest the colour."""
     kinds = list(dict.fromkeys(name.partition(", ")[2] for name in strategies))
     by_proposer = {"GP": ("-", "o"), "random": ("--", "s")}
     looks = {}
     for name in strategies:
         proposer, _, kind = name.partition(", ")
-        colour = VARIANT_LOOKS[kinds.index(kind) % len(VARIANT_LOOKS)][0]
-        looks[name] = (colour, *by_proposer.get(proposer, (":", "D")))
+        colour = VARIANT_LOOKS[kinds.index(kind) % len(VARIANT_LOOKS)].colour
+        looks[name] = Look(colour, *by_proposer.get(proposer, (":", "D")))
     return looks
 
 
@@ -230,7 +235,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
         left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
-        left.set_title(f"({TASKS[task].panel}) {TASKS[task].title}: what there is to find")
+        left.set_title(f"({TASKS[task].panel}) {study.data['title']}: what there is to find")
         left.legend(fontsize=8)
         # Every seed has its own weights at the start, so its trials are compared with one another.
         for place, (values, look) in enumerate(
@@ -238,7 +243,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         ):
             off = (values - values.mean(1, keepdims=True)).ravel()
             shift = np.linspace(-0.25, 0.25, len(off))  # one beside the other, by seed
-            right.plot(off, place + shift, color=look[0], marker=look[2], ls="", ms=3.5, alpha=0.8)
+            right.plot(off, place + shift, color=look.colour, marker=look.marker, ls="", ms=3.5, alpha=0.8)
         right.set_yticks(
             (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=8
         )
@@ -257,7 +262,8 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
     figure, axes = plt.subplots(
         1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
     )
-    rows = [row for row in ROWS if any(row in (*result.untuned(), *result.tuned()) for result in results.values())]
+    rows = list(dict.fromkeys(row for r in results.values() for row in (*r.untuned(), *r.tuned())))
+    titles = {row: r.title(row) for r in results.values() for row in rows if row in r.shown}
     for ax, (task, result) in zip(axes[0], results.items(), strict=True):
         tuned = result.tuned()
         for place, row in enumerate(reversed(rows)):
@@ -265,14 +271,14 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
                 if name not in result.accuracy:
                     continue
                 e = result.over_grid(name)
-                colour = LOOKS.get(row, OTHER_LOOK)[0]
+                colour = result.look(row).colour
                 ax.errorbar(
                     e.mean, place + shift, xerr=e.half_width, color=colour, marker="D" if filled else "o",
                     mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
                 )  # fmt: skip
-        ax.set_yticks(range(len(rows)), [ROWS[row] for row in reversed(rows)], fontsize=8)
+        ax.set_yticks(range(len(rows)), [titles.get(row, row) for row in reversed(rows)], fontsize=8)
         ax.set(xlabel=f"mean accuracy over σ = 0 … {result.sigmas[-1]:g}")
-        ax.set_title(f"({TASKS[task].panel}) {TASKS[task].title}")
+        ax.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
     handles = [
         Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),
         Line2D([], [], color="black", ls="", marker="D", label="tuned by the search, on validation data"),
@@ -285,10 +291,10 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
 def study_table(study: Study) -> pd.DataFrame:
     """A line for each run: epochs of search, accuracy, gain over the reference."""
     lines = {}
-    for name in (*UNSEARCHED, *study.strategies, *study.options):
+    for name in (*study.unsearched, *study.strategies, *study.options):
         epochs, values = study.curve(name)
         gain = study.difference(name)
-        lines[UNSEARCHED.get(name, name)] = {
+        lines[name] = {
             "epochs of search": f"{epochs[-1]:g}",
             "mean accuracy": _show(values[-1]),
             f"gain over “{study.reference}”": "–" if name == study.reference else _show(gain, "+"),
@@ -334,7 +340,7 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
             cells[name] = "–" if e is None else _show(e)
         gain = result.difference(tuned, row) if row in result.accuracy else None
         cells["difference"] = "–" if gain is None else _show(gain, "+")
-        lines[ROWS.get(row, row)] = cells
+        lines[result.title(row)] = cells
     return pd.DataFrame(lines).T
 
 

@@ -1,17 +1,19 @@
-"""Time of one drifted copy on 10,000 images of 28 × 28: this library, three other ways, side by side in one run.
+"""Time of one drifted copy: this library, and other ways to evaluate it, side by side in one run on one thread.
 
     PYTHONPATH=. python tests/benchmarks/evaluation.py            (make bench)
 
+- forward: the network without drift, its images ready in the memory format that suits it. The limit.
+- bayesft, a level; bayesft, 8 levels: `monte_carlo` and `monte_carlo_grid`.
+- plain: a loop in memory. Copy the network, perturb each parameter, evaluate in batches of 512.
 - authors: the loop of the code published with BayesFT, restated: reload the weights from disk, perturb each parameter,
   evaluate through a `DataLoader` with torchvision's per-image transform in batches of 8,192, with the fastest of 0, 2
-  and 8 workers.
-- plain: the same with the images as one tensor in memory, in batches of 512.
+  and 8 workers. On MNIST alone.
 - aihwkit: analog inference tiles with a perfect forward pass and this drift as the noise model (PyPI aihwkit 1.1.0,
   an optional extra; left out where it is not installed).
 
 Times are the least of several rounds, in which the ways take turns, so that a busy machine hits all of them; ratios
-are to be trusted more than seconds. The images are MNIST's test images where BAYESFT_MIRROR names a folder that has
-them, else scikit-learn's digits, repeated.
+are to be trusted more than seconds. The images of MNIST are its test images where BAYESFT_MIRROR names a folder that
+has them, else scikit-learn's digits, repeated. Those of the ResNet are random.
 """
 
 import copy
@@ -20,21 +22,44 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bayesft.data import Images, load_images
-from bayesft.drift import LogNormalDrift, monte_carlo
+from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
+from bayesft.memory_format import memory_format
 from bayesft.models import build
 from bayesft.tasks import TASKS
 
-IMAGES, SIGMA, ROUNDS, DRAWS = 10_000, 0.9, 5, 20
+SIGMA = 0.9
+GRID = [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of the study, at a width, with so many images and drifted copies a level, in so many rounds."""
+
+    title: str
+    task: str
+    images: int
+    draws: int
+    width: float = 1.0
+    rounds: int = 3
+
+
+CASES = (
+    Case("MLP", "mlp-mnist", 10_000, 5),
+    Case("MLP in a search", "mlp-mnist", 300, 10, rounds=10),
+    Case("LeNet-5", "lenet-mnist", 3_000, 7),
+    Case("ResNet-18, width 1/8", "resnet18-cifar10", 300, 2, 1 / 8),
+)
 
 
 class PerImage(Dataset):
@@ -55,6 +80,15 @@ class PerImage(Dataset):
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
+def batches(*tensors: Tensor) -> zip:
+    return zip(*(tensor.split(512) for tensor in tensors), strict=True)
+
+
+@torch.inference_mode()
+def forward(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    sum(int((model(x).argmax(1) == y).sum()) for x, y in batches(images, labels))
+
+
 @torch.inference_mode()
 def perturb(model: nn.Module) -> None:
     for p in model.parameters():
@@ -69,11 +103,10 @@ def authors(model: nn.Module, file: Path, loader: DataLoader) -> None:
 
 
 @torch.inference_mode()
-def plain(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+def plain(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     drifted = copy.deepcopy(model)
     perturb(drifted)
-    pairs = zip(images.split(512), labels.split(512), strict=True)
-    sum(int((drifted(x).argmax(1) == y).sum()) for x, y in pairs)
+    forward(drifted, images, labels)
 
 
 def analog(model: nn.Module) -> nn.Module | None:
@@ -98,10 +131,9 @@ def analog(model: nn.Module) -> nn.Module | None:
 
 
 @torch.inference_mode()
-def aihwkit(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+def aihwkit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     model.program_analog_weights()
-    pairs = zip(images.split(512), labels.split(512), strict=True)
-    sum(int((model(x).argmax(1) == y).sum()) for x, y in pairs)
+    forward(model, images, labels)
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -110,50 +142,60 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def ways_of(task: str, data: Images, file: Path) -> dict[str, tuple[Callable[[], None], int]]:
-    """Each way to evaluate drifted copies of a task's network: what to call, and how many copies a call evaluates."""
-    repeat = torch.arange(IMAGES) % len(data.parts["test"].labels)
-    images, labels = (tensor[repeat] for tensor in data.standardised()["test"])
-    raw = data.parts["test"].images[repeat, 0].numpy()
-    model = build(TASKS[task].specification, 0).eval()
-    ordinary = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    save_file(ordinary.state_dict(), file)
-    ways: dict[str, tuple[Callable[[], None], int]] = {}
-    for workers in (0, 2, 8):
-        loader = DataLoader(PerImage(raw, labels.numpy()), 8192, num_workers=workers)
-        ways[f"authors, {workers} workers"] = (partial(authors, ordinary, file, loader), 1)
-    ways["plain"] = (partial(plain, ordinary, images, labels), 1)
-    on_tiles = analog(ordinary)
-    if on_tiles is not None:
-        ways["aihwkit"] = (partial(aihwkit, on_tiles, images, labels), 1)
-    arguments = (model, images, labels, right, LogNormalDrift(), SIGMA, range(DRAWS), ("benchmark",))
-    ways["bayesft"] = (partial(monte_carlo, *arguments), DRAWS)
-    return ways
-
-
-def right(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def right(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs.argmax(1) == labels).float()
 
 
+def ways_of(case: Case, data: Images, file: Path) -> dict[str, tuple[Callable[[], None], int]]:
+    """Each way to evaluate drifted copies of a network: what to call, and how many copies a call evaluates."""
+    model = build({**TASKS[case.task].specification, "width": case.width}, 0).eval()
+    ordinary = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    repeat = torch.arange(case.images) % len(data.parts["test"].labels)
+    images, labels = (tensor[repeat] for tensor in data.standardised()["test"])
+    mnist = TASKS[case.task].data == "mnist"
+    if not mnist:
+        images = torch.randn(case.images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ready = images.contiguous(memory_format=memory_format(model))
+    arguments = (model, images, labels, right, LogNormalDrift())
+    settings = (range(case.draws), ("benchmark",))
+    ways: dict[str, tuple[Callable[[], None], int]] = {
+        "forward": (partial(forward, model, ready, labels), 1),
+        "bayesft, a level": (partial(monte_carlo, *arguments, SIGMA, *settings), case.draws),
+        "bayesft, 8 levels": (partial(monte_carlo_grid, *arguments, GRID, *settings), len(GRID) * case.draws),
+        "plain": (partial(plain, ordinary, images, labels), 1),
+    }
+    if mnist:
+        save_file(ordinary.state_dict(), file)
+        raw = data.parts["test"].images[repeat, 0].numpy()
+        for workers in (0, 2, 8):
+            loader = DataLoader(PerImage(raw, labels.numpy()), 8192, num_workers=workers)
+            ways[f"authors, {workers} workers"] = (partial(authors, ordinary, file, loader), 1)
+    on_tiles = analog(ordinary)
+    if on_tiles is not None:
+        ways["aihwkit"] = (partial(aihwkit, on_tiles, images, labels), 1)
+    return ways
+
+
 def main() -> None:
-    """Print a line for each network and way."""
+    """Print a table for each network."""
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # 8 workers on fewer cores: as published
+    torch.set_num_threads(1)
     mirror = os.environ.get("BAYESFT_MIRROR")
     data = load_images("mnist", "official" if mirror else "embedded", Path("data/raw/mnist"), mirror)
-    print(f"{data.about['name']}: seconds for one drifted copy on {IMAGES:,} images")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    for task in ("mlp-mnist", "lenet-mnist"):
+    print(f"{data.about['name']}; one thread, torch {torch.__version__}")
+    for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            ways = ways_of(task, data, Path(folder) / "weights.safetensors")
+            ways = ways_of(case, data, Path(folder) / "weights.safetensors")
             times: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(ROUNDS):
+            for _ in range(case.rounds):
                 for name, (work, copies) in ways.items():
                     times[name].append(seconds(work) / copies)
         least = {name: min(values) for name, values in times.items()}
-        fastest = min((name for name in least if name.startswith("authors")), key=least.get)
-        print(f"\n{task}")
-        for name in (fastest, *(n for n in least if not n.startswith("authors"))):
-            print(f"  {name:20s} {least[name]:8.4f} s   {least[name] / least['bayesft']:6.1f} × bayesft's time")
+        fastest = min((name for name in least if name.startswith("authors")), key=least.get, default=None)
+        print(f"\n{case.title}, {case.images:,} images\n  {'':20s} ms a copy   of forward   of a level")
+        for name in (n for n in least if not n.startswith("authors") or n == fastest):
+            of_forward, of_level = (least[name] / least[base] for base in ("forward", "bayesft, a level"))
+            print(f"  {name:20s} {1000 * least[name]:9.2f} {of_forward:12.2f} {of_level:12.2f}")
 
 
 if __name__ == "__main__":

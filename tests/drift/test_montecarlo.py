@@ -120,8 +120,10 @@ def test_other_modules_score_the_same(task):
         (nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU()), nn.Conv2d(4, 4, 3)),
         (nn.Identity(), nn.Dropout(0.5), nn.Conv2d(2, 3, 3), nn.Dropout2d(0.5), nn.PReLU()),
         (nn.Linear(9, 5), nn.LeakyReLU(inplace=True)),
+        (nn.Flatten(), nn.Unflatten(1, (2, 9, 9)), nn.Conv2d(2, 4, 3), nn.ReLU()),
+        (nn.Flatten(0, 1), nn.Unflatten(0, (-1, 2)), nn.Conv2d(2, 4, 3), nn.ReLU()),
     ],
-    ids=["strided", "batch norm", "grouped", "circular", "nested", "dropout", "linear on maps"],
+    ids=["strided", "batch norm", "grouped", "circular", "nested", "dropout", "linear on maps", "unflattened", "split"],
 )
 def test_any_first_layer_scores_as_a_plain_loop(start):
     torch.manual_seed(0)
@@ -190,20 +192,21 @@ def test_the_memory_bound_changes_no_score(task):
 
 def test_the_memory_bound_holds_and_the_first_layer_is_shared_within_it(monkeypatch):
     outputs = []
-    linear = nn.functional.linear
+    conv2d = nn.functional.conv2d
 
     def recorded(x: Tensor, *others) -> Tensor:
-        output = linear(x, *others)
-        if x.shape == (2048, 784):
-            outputs.append(output.numel() * output.element_size())
+        output = conv2d(x, *others)
+        if x.shape[1] == 1:  # the first layer
+            outputs.append((len(x), output.shape[1]))
         return output
 
-    monkeypatch.setattr(nn.functional, "linear", recorded)
-    images, labels = data(2048)
-    estimate(build(TASKS["mlp-mnist"].specification, 5), images, labels, draws=range(5), memory_mib=4)
-    one = 2048 * 192 * 4
-    assert outputs == [2 * one, 2 * one, one]
-    assert max(outputs) <= 4 * 2**20
+    monkeypatch.setattr(nn.functional, "conv2d", recorded)
+    model, (images, labels) = build(TASKS["lenet-mnist"].specification, 5), data(500)
+    estimate(model, images, labels, draws=range(5), memory_mib=8)
+    batch = images_within(4, model, images)
+    shared = [channels for size, channels in outputs if size == batch]
+    assert shared == [12, 12, 6] and 250 < batch < 500  # two copies of 4 MiB, two more, and one
+    assert max(size * channels * 24 * 24 * 4 for size, channels in outputs) <= 8 * 2**20
 
 
 @pytest.mark.parametrize("make", [lambda: build(TASKS["mlp-mnist"].specification, 5), lambda: Wrapper(small())])

@@ -8,14 +8,16 @@ import torch
 
 from bayesft.data.scenes import Scene, mask_boxes
 from bayesft.evaluation.pictures import Pictures
-from bayesft.report.results import METRICS, ROWS, TaskResults
+from bayesft.report.results import METRICS, TaskResults
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, FACTORS
+from tests.report.shown import LOOKS, ROWS, gather
 
 SIGMAS = [0.0, 0.3, 0.6, 0.75]
 DATA = {
     "name": "digits",
     "source": "embedded",
+    "title": "MLP, handwritten digits",
     "classes": 10,
     "images_used": {"train": 997, "validation": 300, "test": 1500},
 }
@@ -96,7 +98,7 @@ def files() -> Callable[..., dict]:
 @pytest.fixture(scope="session")
 def results(files) -> Callable[..., TaskResults]:
     """The same, gathered."""
-    return lambda **choices: TaskResults.gather(files(**choices))
+    return lambda **choices: gather(files(**choices))
 
 
 SHARES = dict(zip(METRICS, (1.0, 0.5, 0.8, 0.4), strict=True))  # of each metric in the first, box_map_50
@@ -125,7 +127,7 @@ def detection_files(files) -> Callable[..., dict]:
 @pytest.fixture(scope="session")
 def detections(detection_files) -> Callable[..., TaskResults]:
     """The same, gathered."""
-    return lambda **choices: TaskResults.gather(detection_files(**choices))
+    return lambda **choices: gather(detection_files(**choices))
 
 
 @pytest.fixture(scope="session")
@@ -166,6 +168,7 @@ def ablations() -> Callable[..., dict[str, dict[str, TaskResults]]]:
     return make
 
 
+UNSEARCHED = {name: LOOKS[name] for name in ("uniform", "drift_dropout")}
 STRATEGIES, OPTIONS = {"GP": {}, "random": {}, "grid": {}}, {"more draws": {}, "early stop": {}}
 
 
@@ -212,4 +215,4 @@ def study_files() -> Callable[..., dict]:
 @pytest.fixture(scope="session")
 def studies(study_files) -> Callable[..., Study]:
     """The same, gathered."""
-    return lambda **choices: Study.gather(study_files(**choices), STRATEGIES, OPTIONS, "GP")
+    return lambda **choices: Study.gather(study_files(**choices), list(STRATEGIES), list(OPTIONS), "GP", UNSEARCHED)

@@ -13,8 +13,9 @@ from matplotlib.colors import to_hex, to_rgb
 
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.report import figures, style
-from bayesft.report.results import ROWS, TUNED, TaskResults
+from bayesft.report.results import TaskResults
 from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
+from tests.report.shown import LOOKS, ROWS, TUNED, gather
 
 NOTE = "scale: quick"
 RATES = [0.25, 0.5]
@@ -88,16 +89,16 @@ def test_saved_bytes_follow_what_is_drawn_and_said(tmp_path):
 
 def test_every_row_has_a_look_of_its_own():
     shown = {row for row in ROWS if not row.endswith(TUNED)}  # a tuned method looks like itself
-    assert set(style.LOOKS) == shown
-    colours = {to_hex(colour) for colour, _, _ in style.LOOKS.values()}
-    markers = {marker for _, _, marker in style.LOOKS.values()}
+    assert set(LOOKS) == shown
+    colours = {to_hex(colour) for colour in (look.colour for look in LOOKS.values())}
+    markers = {look.marker for look in LOOKS.values()}
     assert len(colours) == len(markers) == len(shown)
-    for part in zip(*style.VARIANT_LOOKS, strict=True):  # colours, dashes, markers
+    for part in zip(*map(astuple, style.VARIANT_LOOKS), strict=True):  # colours, dashes, markers
         assert len(set(part)) == len(style.VARIANT_LOOKS)
 
 
 def test_colours_are_not_nearly_the_same():
-    rgb = np.array([to_rgb(colour) for colour, _, _ in style.LOOKS.values()])
+    rgb = np.array([to_rgb(colour) for colour in (look.colour for look in LOOKS.values())])
     apart = np.linalg.norm(rgb[:, None] - rgb[None], axis=2)[~np.eye(len(rgb), dtype=bool)]
     assert apart.min() > 0.1
 
@@ -180,7 +181,7 @@ def test_search_figure_says_what_the_objective_of_a_detector_is(drawn, results, 
 
 
 def test_figure_4_has_a_block_an_image_with_a_row_a_network(drawn, pictures):
-    figures.figure_4(pictures, "folder", NOTE)
+    figures.figure_4(pictures, SHOWN_RESULT, "folder", NOTE)
     figure, note = drawn["figure4"]
     blocks = [np.reshape(block.axes, (2, 2)) for block in figure.subfigs]
     assert len(blocks) == 2
@@ -195,7 +196,7 @@ def test_figure_4_has_a_block_an_image_with_a_row_a_network(drawn, pictures):
             assert len(ax.patches) == len([text for text in ax.texts if text.get_text() != "nothing found"])
             assert (shade[..., 3] > 0).any() == bool(ax.patches)
         box = block[1, 1].patches[0]
-        assert to_hex(box.get_edgecolor()) == to_hex(style.LOOKS["bayesft"][0])
+        assert to_hex(box.get_edgecolor()) == to_hex(LOOKS["bayesft"].colour)
         assert (*box.get_xy(), box.get_width(), box.get_height()) == (2.5, 1.5, 6, 10)  # on the edges of its pixels
         height, width = image.shape[1:]
         assert block[0, 0].get_xlim() == (-0.5, width - 0.5) and block[0, 0].get_ylim() == (height - 0.5, -0.5)
@@ -232,7 +233,7 @@ def test_figures_import_no_detector():
 def test_chance_is_that_of_the_classes(drawn, files):
     content = copy.deepcopy(files(rows=["erm"]))
     content[0]["data"]["classes"] = 43
-    figures.figure_3({"stn-gtsrb": TaskResults.gather(content)}, "folder", NOTE)
+    figures.figure_3({"stn-gtsrb": gather(content)}, "folder", NOTE)
     assert lines_by_label(drawn["figure3"][0].axes[0])["chance"] == [1 / 43, 1 / 43]
 
 
@@ -244,7 +245,7 @@ def test_a_row_keeps_its_colour_in_every_figure(drawn, results):
         colours = {
             to_hex(line.get_color()) for axes in (curves, rates) for line in axes.lines if line.get_label() == ROWS[row]
         }
-        assert colours == {to_hex(style.LOOKS[row][0])}
+        assert colours == {to_hex(LOOKS[row].colour)}
 
 
 def test_bands_are_the_intervals(drawn, results):
@@ -258,7 +259,7 @@ def test_bands_are_the_intervals(drawn, results):
 
 def test_figure_3_draws_a_row_that_no_report_knows(drawn, files):
     content = {0: {**files()[0], "rows": {"new": files()[0]["rows"]["erm"]}}}
-    figures.figure_3({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
+    figures.figure_3({"mlp-mnist": gather(content)}, "folder", NOTE)
     assert set(lines_by_label(drawn["figure3"][0].axes[0])) == {"new", "chance"}
 
 
@@ -319,7 +320,7 @@ def test_search_figure_has_two_tasks_a_line_and_leaves_out_those_without_a_searc
 def test_rows_of_other_sites_span_the_same_axis(drawn, files):
     content = copy.deepcopy(files())
     content[0]["rows"]["uniform"]["about"]["rates"] = {f"layer{i}": 0.5 for i in range(6)}
-    figures.figure_search({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
+    figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
     (line,) = (x for x in drawn["search"][0].axes[1].lines if x.get_label() == "uniform dropout")
     assert list(line.get_xdata()) == pytest.approx([1, 1.2, 1.4, 1.6, 1.8, 2]) and set(line.get_ydata()) == {0.5}
 
@@ -339,7 +340,7 @@ def test_search_figure_of_several_seeds_shows_the_mean_of_the_best(drawn, files)
     content = copy.deepcopy(files(seeds=(0, 1), rows=["bayesft"]))
     for trial in content[1]["rows"]["bayesft"]["about"]["trials"]:
         trial["objective"] = 0.91 - 0.1 * trial["number"]
-    figures.figure_search({"mlp-mnist": TaskResults.gather(content)}, "folder", NOTE)
+    figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
     figure, note = drawn["search"]
     best = lines_by_label(figure.axes[0])["BayesFT"]
     assert best == pytest.approx([0.71, 0.71, 0.81, 0.81, 0.81])

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
-from bayesft.report.results import METRICS, ROWS, TaskResults
+from bayesft.report.results import METRICS, TaskResults
 from bayesft.tasks import DETECTION, TASKS
+from tests.report.shown import ROWS, gather
 
 NOTE = "scale: quick"
 PANEL_TASKS = list(TASKS)[:2]
@@ -70,7 +71,7 @@ def test_page_says_where_erm_learned_too_little(files):
         content[0]["data"]["classes"] = classes
         row = content[0]["rows"]["erm"]
         row["accuracy"] = [[shift + 0.0 * value for value in draws] for draws in row["accuracy"]]
-        return page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, [])
+        return page("t", NOTE, {"mlp-mnist": gather(content)}, {}, [])
 
     weak = said(0.29)
     assert "can't be read as evidence:** without drift, ERM reaches 0.290, less than three times chance (0.100)" in weak
@@ -113,7 +114,7 @@ def test_page_says_where_a_detector_learned_too_little(detection_files, files):
         content = copy.deepcopy(detection_files())
         row = content[0]["rows"]["erm"]
         row["accuracy"] = [[shift + 0.0 * value for value in draws] for draws in row["accuracy"]]
-        return page("t", NOTE, {DETECTION: TaskResults.gather(content), **others}, {}, [])
+        return page("t", NOTE, {DETECTION: gather(content), **others}, {}, [])
 
     weak = said(0.49)
     assert "evidence:** without drift, ERM reaches 0.490, less than 0.5 box mAP@0.5.\n" in weak
@@ -122,7 +123,7 @@ def test_page_says_where_a_detector_learned_too_little(detection_files, files):
     content = copy.deepcopy(files(rows=["erm"]))
     content[0]["data"]["classes"] = 3
     assert "† Less than 0.5 box mAP@0.5 or three times chance:" in said(
-        0.2, **{"mlp-mnist": TaskResults.gather(content)}
+        0.2, **{"mlp-mnist": gather(content)}
     )
 
 
@@ -157,7 +158,7 @@ def test_sites_have_their_rates(whole, files):
     content = copy.deepcopy(files(seeds=(0, 1), rows=["erm", "uniform", "bayesft"]))
     for seed in content:
         content[seed]["rows"]["bayesft"]["about"]["rates"] = {"late": 0.1 + seed / 2, "early": 0.2}
-    uniform, found = tables(page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, []))[3:5]
+    uniform, found = tables(page("t", NOTE, {"mlp-mnist": gather(content)}, {}, []))[3:5]
     assert uniform[0][1:] == ["uniform dropout"] and found[0][1:] == ["BayesFT"]
     assert [line[0] for line in found[2:]] == ["late", "early"]  # the order of the network, not of the alphabet
     assert cells_of(found, "late")["BayesFT"] == "0.10; 0.60"
@@ -217,7 +218,7 @@ def test_epochs_of_search_and_training_are_apart(whole, results):
 def test_epochs_of_a_long_search_are_written_out(files):
     content = copy.deepcopy(files(rows=["erm", "random"]))
     content[0]["rows"]["random"]["about"]["epochs_search"] = 1208
-    table = tables(page("t", NOTE, {"mlp-mnist": TaskResults.gather(content)}, {}, []))[2]
+    table = tables(page("t", NOTE, {"mlp-mnist": gather(content)}, {}, []))[2]
     assert cells_of(table, "random search")["all"] == "1248"
 
 

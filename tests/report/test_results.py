@@ -9,9 +9,7 @@ import pytest
 from scipy import stats
 
 from bayesft.report.results import (
-    DEVICE_ROW,
     METRICS,
-    ROWS,
     TaskResults,
     curves_table,
     letters,
@@ -19,6 +17,7 @@ from bayesft.report.results import (
     trials_table,
 )
 from bayesft.tasks import DETECTION
+from tests.report.shown import DEVICE_ROW, ROWS, gather
 
 DATA = {
     "name": "digits",
@@ -33,10 +32,10 @@ def file(accuracies: dict[str, list], about: dict | None = None) -> dict:
     return {"sigmas": [0.0, 1.0], "data": DATA, "rows": rows}
 
 
-ONE_SEED = TaskResults.gather(
+ONE_SEED = gather(
     {4: file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]], "bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]})}
 )
-TWO_SEEDS = TaskResults.gather(
+TWO_SEEDS = gather(
     {
         1: file({"erm": [[0.8, 1.0], [0.5, 0.7]], "bayesft": [[0.9, 0.9], [0.8, 1.0]]}),
         0: file({"erm": [[0.6, 0.8], [0.1, 0.3]], "bayesft": [[0.7, 0.9], [0.4, 0.6]]}),
@@ -59,7 +58,7 @@ def test_gathering_puts_seeds_levels_and_draws_in_their_axes():
 
 
 def test_gathering_keeps_how_each_seed_was_trained():
-    gathered = TaskResults.gather({seed: file({"erm": [[0.5, 0.5]] * 2}, {"epochs": 10 + seed}) for seed in (2, 1)})
+    gathered = gather({seed: file({"erm": [[0.5, 0.5]] * 2}, {"epochs": 10 + seed}) for seed in (2, 1)})
     assert gathered.about == {"erm": [{"epochs": 11}, {"epochs": 12}]}
 
 
@@ -77,7 +76,7 @@ def test_gathering_refuses_seeds_that_do_not_belong_together(change, said):
     files = {seed: copy.deepcopy(file({"erm": [[0.5, 0.5]] * 2, "awp": [[0.5, 0.5]] * 2})) for seed in (0, 3)}
     change(files[3])
     with pytest.raises(ValueError, match=f"seeds 0 and 3 differ in .*{said}.*dvc repro"):
-        TaskResults.gather(files)
+        gather(files)
 
 
 def test_gathering_keeps_every_metric_of_detection(detections, results):
@@ -98,19 +97,19 @@ def test_gathering_refuses_seeds_of_other_metrics(detection_files, row, change):
     content = copy.deepcopy(detection_files(seeds=(0, 3)))
     change(content[3]["rows"][row]["metrics"])
     with pytest.raises(ValueError, match="seeds 0 and 3 differ in metrics"):
-        TaskResults.gather(content)
+        gather(content)
 
 
 def test_gathering_refuses_a_metric_of_another_grid(detection_files):
     content = copy.deepcopy(detection_files())
     content[0]["rows"]["erm"]["metrics"]["mask_map"].pop()
     with pytest.raises(ValueError, match=r"erm: mask_map of shape \(1, 3, 4\), accuracy of \(1, 4, 4\)"):
-        TaskResults.gather(content)
+        gather(content)
 
 
 def test_gathering_nothing_is_an_error():
     with pytest.raises(ValueError, match="dvc repro"):
-        TaskResults.gather({})
+        gather({})
 
 
 def test_some_rows_under_the_names_that_show_them():
@@ -125,7 +124,7 @@ def test_some_rows_under_the_names_that_show_them():
 def test_sites_keep_their_order(files):
     content = copy.deepcopy(files(rows=["bayesft"]))
     content[0]["rows"]["bayesft"]["about"]["rates"] = {"10": 0.1, "2": 0.2, "1": 0.3}
-    assert list(TaskResults.gather(content).about["bayesft"][0]["rates"]) == ["10", "2", "1"]
+    assert list(gather(content).about["bayesft"][0]["rates"]) == ["10", "2", "1"]
 
 
 def test_rows_are_in_the_order_of_reports_with_unknown_ones_last(results):
@@ -133,7 +132,7 @@ def test_rows_are_in_the_order_of_reports_with_unknown_ones_last(results):
     assert everything.rows() == [row for row in ROWS if not row.endswith("-no-norm")]
     assert results(rows=list(reversed(ROWS))).rows() == list(ROWS)
     assert DEVICE_ROW in everything.accuracy and DEVICE_ROW not in everything.rows()
-    mixed = TaskResults.gather({0: file({m: [[0.5, 0.5]] * 2 for m in ("bayesft", "new method", DEVICE_ROW, "erm")})})
+    mixed = gather({0: file({m: [[0.5, 0.5]] * 2 for m in ("bayesft", "new method", DEVICE_ROW, "erm")})})
     assert mixed.rows() == ["erm", "bayesft", "new method"]
 
 
@@ -195,7 +194,7 @@ def test_notes_on_panels_that_agree_are_said_once():
 
 
 def test_notes_group_the_panels_of_the_same_images():
-    other = TaskResults.gather({4: {**file({"erm": [[0.5] * 3] * 2}), "data": {**DATA, "name": "signs"}}})
+    other = gather({4: {**file({"erm": [[0.5] * 3] * 2}), "data": {**DATA, "name": "signs"}}})
     panels = {name: name for name in "abcde"}
     first, second, last = notes(
         dict(zip(panels, [ONE_SEED, other, ONE_SEED, ONE_SEED, ONE_SEED], strict=True)), panels
@@ -279,7 +278,7 @@ def test_table_of_trials_of_networks_with_other_numbers_of_sites(files):
     content = copy.deepcopy(files(rows=["bayesft", "bayesft-no-norm"]))
     for trial in content[0]["rows"]["bayesft"]["about"]["trials"]:
         trial["values"] = [0.1, 0.2, 0.3, 0.4]
-    table = trials_table({"mlp-mnist": TaskResults.gather(files(rows=["random"])), "x": TaskResults.gather(content)})
+    table = trials_table({"mlp-mnist": gather(files(rows=["random"])), "x": gather(content)})
     assert list(table.columns)[-4:] == ["value_1", "value_2", "value_3", "value_4"]
     assert table[table.search == "random"][["value_3", "value_4"]].isna().all(axis=None)
     assert table[table.search == "bayesft"].iloc[0][["value_3", "value_4"]].tolist() == [0.3, 0.4]
@@ -298,7 +297,7 @@ def test_draws_on_a_few_devices_are_no_independent_measurements():
         "classes": 10,
         "images_used": {"train": 1, "validation": 1, "test": 1},
     }
-    result = TaskResults.gather({0: {"sigmas": [0.0, 0.3], "data": data, "rows": rows}})
+    result = gather({0: {"sigmas": [0.0, 0.3], "data": data, "rows": rows}})
     e = result.at("reram_v", 0.0)
     assert (e.over, e.count) == ("devices", 3)
     assert e.mean == pytest.approx(0.5) and e.half_width == pytest.approx(t_half_width([0.9, 0.5, 0.1]))

@@ -15,16 +15,18 @@ LAYERS = [
     "settings",
     "tasks",
     "modes",
+    "memory_format",
     "drift",
     "data",
     "models",
+    "calibration",
     "training",
     "search",
     "evaluation",
     "harden",
     "report",
 ]
-INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes"}
+INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes", "memory_format"}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,200 @@
+"""Mean and variance of each channel, and the affine map that gives one pair to outputs that have another."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bayesft.calibration.layers import Dims
+
+Batch = Any  # one tensor, a tuple of tensors (several inputs), or a dict of them (inputs by name)
+Terms = Literal["both", "scale", "shift"]
+
+
+class Correction(NamedTuple):
+    """y ← y · scale + shift: two numbers for each channel, in the shape of the channels."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, output: Tensor, dims: Dims) -> Tensor:
+        """The corrected output, whose channels lie along `dims`."""
+        scale, shift = (_along(t.to(output), output, dims) for t in self)
+        return output * scale + shift
+
+
+class Moments(NamedTuple):
+    """How many values a channel has, their mean and their variance (the mean squared deviation)."""
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, output: Tensor, dims: Dims) -> "Moments":
+        """The moments over all dimensions of `output` but `dims`; the deviations are taken from the mean itself."""
+        y = output.to(torch.promote_types(output.dtype, torch.float32))
+        channels = {d % y.dim() for d in dims}
+        others = [d for d in range(y.dim()) if d not in channels]
+        if not others:
+            return cls(1, y, torch.zeros_like(y))
+        mean = y.mean(others)
+        variance = (y - _along(mean, y, dims)).square().mean(others)
+        return cls(y.numel() // mean.numel(), mean, variance)
+
+    def with_(self, other: "Moments") -> "Moments":
+        """The moments of both sets of values together (Chan, Golub and LeVeque, The American Statistician, 1983)."""
+        count = self.count + other.count
+        share = other.count / count
+        apart = other.mean - self.mean
+        variance = self.variance + share * (other.variance - self.variance) + share * (1 - share) * apart.square()
+        return Moments(count, self.mean + share * apart, variance)
+
+    def to(self, other: Tensor) -> "Moments":
+        """The same moments on the device of `other`."""
+        return Moments(self.count, self.mean.to(other.device), self.variance.to(other.device))
+
+    def is_constant(self) -> Tensor:
+        """For each channel, whether its values differ by no more than rounding."""
+        return self.variance <= (16 * torch.finfo(self.mean.dtype).eps * self.mean).square()
+
+
+def correction(faulty: Moments, clean: Moments, terms: Terms = "both") -> Correction:
+    """y ← (y − m) · s / d + μ: what gives outputs of mean m and deviation d the mean μ and the deviation s.
+
+    A channel that is constant in either gets the shift alone. `terms` leaves out the scale or the shift.
+    """
+    dead = faulty.is_constant() | clean.is_constant()
+    # The inner `where`s keep the gradient of dead channels finite.
+    scale = (torch.where(dead, 1, clean.variance) / torch.where(dead, 1, faulty.variance)).sqrt()
+    if terms == "scale":
+        return Correction(scale, torch.zeros_like(scale))
+    if terms == "shift":
+        scale = torch.ones_like(scale)
+    return Correction(scale, clean.mean - faulty.mean * scale)
+
+
+def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batch]) -> dict[str, list[Moments]]:
+    """The moments of each layer's output over all batches, in the order of calls.
+
+    A layer that is called several times has as many entries: number k is over its first k + 1 calls.
+    """
+    found: dict[str, list[Moments]] = defaultdict(list)
+    for batch in batches:
+        calls: dict[str, list[Moments]] = defaultdict(list)
+        with outputs_of(model, layers, lambda name, y, calls=calls: calls[name].append(Moments.of(y, layers[name]))):
+            forward(model, batch)
+        for name, moments in calls.items():
+            if name in found and len(found[name]) != len(moments):
+                raise ValueError(
+                    f"layer {name!r} is called {len(found[name])} times for one batch, {len(moments)} for another: "
+                    "give all examples as one batch"
+                )
+            sums = found.get(name)
+            found[name] = [a.with_(b) for a, b in zip(sums, moments, strict=True)] if sums else moments
+    return {name: list(accumulate(moments, Moments.with_)) for name, moments in found.items()}
+
+
+@contextmanager
+def correcting(
+    model: nn.Module, layers: Mapping[str, Dims], clean: Mapping[str, list[Moments]], terms: Terms = "both"
+) -> Iterator[dict[str, list[Moments]]]:
+    """For one pass: each layer's output is measured and corrected to the moments `clean` before the next one sees it.
+
+    Yields what is measured, as `measure` returns it. Each call of a layer is corrected by the moments of its calls so
+    far, against those of as many calls of the clean network.
+    """
+    found: dict[str, list[Moments]] = defaultdict(list)
+
+    def correct(name: str, output: Tensor) -> Tensor:
+        moments, calls = Moments.of(output, layers[name]), found[name]
+        calls.append(calls[-1].with_(moments) if calls else moments)
+        if len(calls) > len(clean[name]):
+            raise ValueError(f"layer {name!r} is called more often than for the reference, {len(clean[name])} times")
+        target = clean[name][len(calls) - 1].to(output)
+        if moments.mean.shape != target.mean.shape:
+            shapes = f"{tuple(moments.mean.shape)}, those of the reference {tuple(target.mean.shape)}"
+            raise ValueError(f"layer {name!r}: channels of shape {shapes}")
+        return correction(calls[-1], target, terms)(output, layers[name])
+
+    with outputs_of(model, layers, correct):
+        yield found
+    for name, calls in clean.items():
+        if len(found[name]) < len(calls):
+            raise ValueError(f"layer {name!r} is called {len(found[name])} times, for the reference {len(calls)} times")
+
+
+def check(moments: Mapping[str, list[Moments]], whose: str) -> None:
+    """Raise ValueError for channels of fewer than two values, or values that are not finite."""
+    for name, calls in moments.items():
+        if calls[-1].count < 2:
+            raise ValueError(f"layer {name!r} has one value a channel: need at least two, so give more examples")
+        if not (calls[-1].mean.isfinite().all() and calls[-1].variance.isfinite().all()):
+            raise ValueError(f"layer {name!r} of {whose} has outputs that are not finite: it can't be calibrated")
+
+
+@contextmanager
+def outputs_of(
+    model: nn.Module, layers: Iterable[str], act: Callable[[str, Tensor], Tensor | None]
+) -> Iterator[nn.Module]:
+    """Within it, `act` gets the name and the output of each layer of `layers` that is called, and may replace it.
+
+    Of a module that returns a tuple, the output is the first (attention).
+    """
+
+    def hook(name: str):
+        def on_output(module: nn.Module, args: tuple, output: Any) -> Any:
+            if isinstance(output, tuple):
+                first = act(name, output[0])
+                return None if first is None else (first, *output[1:])
+            return act(name, output)
+
+        return on_output
+
+    hooks = [model.get_submodule(name).register_forward_hook(hook(name)) for name in layers]
+    try:
+        with every_module_called():
+            yield model
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+@contextmanager
+def every_module_called() -> Iterator[None]:
+    """PyTorch's fused path of transformer layers, which calls none of the modules inside, is off within it."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def arguments(batch: Batch) -> tuple[tuple, dict[str, Any]]:
+    """What a network is called with for one batch. Tensors are copied, since some networks write into their inputs."""
+    if isinstance(batch, Mapping):
+        return (), {name: _copy(value) for name, value in batch.items()}
+    return tuple(map(_copy, batch if isinstance(batch, tuple) else (batch,))), {}
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """The network's outputs for one batch."""
+    args, kwargs = arguments(batch)
+    return model(*args, **kwargs)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _along(values: Tensor, output: Tensor, dims: Dims) -> Tensor:
+    """`values`, one a channel, in a shape that broadcasts over `output`."""
+    shape = [1] * output.dim()
+    for d in dims:
+        shape[d] = output.shape[d]
+    return values.view(shape)

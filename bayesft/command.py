@@ -1,0 +1,116 @@
+"""The command `bayesft`: measure a trained network under faults from a shell."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+HELP = {
+    "network": "module:function that builds the network (or module:name of one), for example nets:build",
+    "weights": "its weights, .safetensors or a state_dict by torch.save; - for the network as it is built",
+    "data": "module:function that gives the data (or module:name of them): batches, a Dataset, or a tuple of tensors",
+    "score": "accuracy, or module:function of (outputs, targets)",
+    "forward": "module:function of (network, batch) to (outputs, targets)",
+    "fault": "a fault model by its name (lognormal), or module:name of an object of one's own",
+    "levels": "fault levels, in the fault's unit",
+    "draws": "faulty copies at each level",
+    "where": "faulty parameters: all, weights, or module:function of (name, module, parameter)",
+    "device": "where to compute: cpu, cuda, cuda:1",
+    "picture": "where to draw the curve",
+    "save": "a file for all numbers, to be read by Robustness.load",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, or 2 where an argument is wrong."""
+    given = _parser().parse_args(arguments)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return _evaluate(given)
+    except (ValueError, ImportError, AttributeError, OSError) as error:
+        print(f"bayesft {given.command}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from bayesft import __version__
+
+    parser = argparse.ArgumentParser("bayesft", description="Neural networks that tolerate faults of analog weights.")
+    parser.add_argument("--version", action="version", version=__version__)
+    evaluate = parser.add_subparsers(dest="command", required=True).add_parser(
+        "evaluate", help="measure a trained network under faults", description="Print a table and draw a picture."
+    )
+    for name in ("network", "weights", "data"):
+        evaluate.add_argument(name, help=HELP[name])
+    evaluate.add_argument("--levels", type=float, nargs="+", help=HELP["levels"])
+    evaluate.add_argument("--draws", type=int, default=20, help=HELP["draws"])
+    evaluate.add_argument("--seed", type=int, default=0)
+    for name, default in (("score", "accuracy"), ("fault", "lognormal"), ("where", "all"), ("forward", None)):
+        evaluate.add_argument(f"--{name}", default=default, help=HELP[name])
+    for name in ("device", "save"):
+        evaluate.add_argument(f"--{name}", help=HELP[name])
+    evaluate.add_argument("--picture", default="robustness.png", help=HELP["picture"])
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from bayesft.drift.faults import fault_model
+    from bayesft.hardening.measure import evaluate
+
+    network = _made(given.network)
+    if given.weights != "-":
+        network.load_state_dict(_weights(given.weights))
+    fault = _named(given.fault) if ":" in given.fault else fault_model(given.fault)
+    found = evaluate(
+        network,
+        _made(given.data),
+        score=_named(given.score) if ":" in given.score else given.score,
+        forward=_named(given.forward) if given.forward else None,
+        fault=fault,
+        levels=given.levels,
+        draws=given.draws,
+        seed=given.seed,
+        where=_named(given.where) if ":" in given.where else given.where,
+        device=given.device,
+        progress=not given.quiet,
+    )
+    print(found)
+    if given.save:
+        found.save(given.save)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    found.plot().figure.savefig(given.picture)
+    print(f"drawn: {given.picture}")
+    return 0
+
+
+def _named(path: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"{path}: must be module:name")
+    found = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _made(path: str) -> Any:
+    """What `module:name` names, or what it gives if it is a function or a class."""
+    import torch
+
+    found = _named(path)
+    return found if isinstance(found, torch.nn.Module) or not callable(found) else found()
+
+
+def _weights(path: str) -> dict:
+    import torch
+    from safetensors.torch import load_file
+
+    return load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)

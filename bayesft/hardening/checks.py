@@ -1,0 +1,82 @@
+"""Checks of arguments before any work. Each raises a ValueError that names the argument and what is allowed."""
+
+import math
+import operator
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.hardening.batches import tensors
+
+
+def check_model(model: Any) -> None:
+    """`model` is a network, and its parameters are there."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model = {type(model).__name__}: must be a torch.nn.Module")
+    if any(isinstance(theta, nn.parameter.UninitializedParameter) for theta in model.parameters()):
+        raise ValueError("model has lazy parameters: run it once on an example first")
+
+
+def check_memory(parameters: dict[str, nn.Parameter]) -> None:
+    """No two parameters overlap in memory: their faults, and gradients through them, would mix."""
+    spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in parameters.items())
+    for (_, end, first), (start, _, second) in pairwise(spans):
+        if start < end:
+            raise ValueError(
+                f"parameters {first!r} and {second!r} share memory: make them one, or leave one out by `where`"
+            )
+
+
+def check_fault(fault: Any) -> None:
+    """`fault` is a fault model."""
+    if not callable(getattr(fault, "perturb", None)):
+        raise ValueError(f"fault = {fault!r}: must have a method perturb(theta, level, generator)")
+
+
+def whole_number(name: str, value: Any, least: int | None) -> int:
+    """`value` as an int of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} = {value!r}: must be a whole number") from None
+    if isinstance(value, bool) or (least is not None and number < least):
+        raise ValueError(f"{name} = {value!r}: must be a whole number" + (f" of at least {least}" if least else ""))
+    return number
+
+
+def checked_levels(fault: FaultModel, levels: Any) -> tuple[float, ...]:
+    """The fault levels, rising, each once; without any, those of the fault."""
+    levels = traits_of(fault).grid if levels is None else levels
+    try:
+        found = sorted({float(level) for level in ([levels] if isinstance(levels, (int, float)) else levels)})
+    except (TypeError, ValueError):
+        raise ValueError(f"levels = {levels!r}: must be numbers") from None
+    if not found or not all(math.isfinite(level) and level >= 0 for level in found):
+        raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
+    for level in found if hasattr(fault, "check_level") else ():
+        try:
+            fault.check_level(level)
+        except ValueError as error:
+            raise ValueError(f"levels = {levels!r}: {error}") from error
+    return tuple(found)
+
+
+def checked_device(model: nn.Module, device: Any) -> torch.device:
+    """The device to compute on: without one, that of the network."""
+    if device is None:
+        first = next(model.parameters(), None)
+        return first.device if first is not None else torch.device("cpu")
+    try:
+        return torch.empty(0, device=torch.device(device)).device
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device = {device!r}: {str(error).splitlines()[0]}") from None
+
+
+def check_no_nan(batch: Any) -> None:
+    """No tensor of a batch holds NaN."""
+    for tensor in tensors(batch):
+        if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
+            raise ValueError(f"data: a batch holds NaN (a tensor of shape {tuple(tensor.shape)})")

@@ -1,0 +1,316 @@
+"""The score of any network under faults: faulty copies of it, on streamed data."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from bayesft.drift.copies import faulty, select, write
+from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.scope import Where
+from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
+from bayesft.hardening.checks import (
+    check_fault,
+    check_model,
+    check_no_nan,
+    checked_device,
+    checked_levels,
+    whole_number,
+)  # fmt: skip
+from bayesft.hardening.probe import check_reach, same
+from bayesft.hardening.robustness import Robustness
+from bayesft.hardening.scores import Score, Scorer, count_of
+from bayesft.hardening.state import Snapshot, own_random, seed_all, unchanged
+from bayesft.modes import eval_mode
+from bayesft.seeds import derive_seed
+
+FEW = 8  # examples on which it is tried whether faults act, before the whole batch is
+MEMORY = 512 * 2**20  # bytes for the faulty parameters of a group of copies
+
+Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
+Calibrate = Callable[[nn.Module], AbstractContextManager | None]
+
+
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    *,
+    score: str | Score = "accuracy",
+    forward: Forward | None = None,
+    fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+    levels: Sequence[float] | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    where: Where = "all",
+    device: str | torch.device | None = None,
+    calibrate: Calibrate | None = None,
+    progress: bool = True,
+) -> Robustness:
+    """Measure a network under faults. The network, the data and all random streams come back as they were.
+
+    Args:
+        model: any trained module. It is measured in eval mode.
+        data: tensors (inputs..., targets), a Dataset, or any iterable of batches, which are streamed. A batch is a
+            tuple whose last part is the targets, a dictionary or dataclass with labels, label, y, targets or target, or
+            anything that `forward` takes. An iterator that can be read once is enough where all copies fit into memory.
+        score: "accuracy", or a function of (outputs, targets) to one number an example (B,), or one for all of them;
+            more is better. What compares examples with one another is computed over all outputs at once.
+        forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind.
+        fault: what happens to a parameter.
+        levels: fault levels of at least 0, in the fault's unit; without them, those of the fault.
+        draws: number of faulty copies, at each level; equal numbers are the same devices at every level.
+        seed: of the faults, and of whatever is random in the network or the data.
+        where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
+        device: where to compute; without it, where the network is.
+        calibrate: called with each faulty copy before it is scored. It may change the network; what it changes is
+            undone after the copy. If it returns a context manager, that is entered for the time of the scoring.
+        progress: show a bar.
+
+    Returns:
+        The scores, with intervals. After Ctrl-C, those of the draws that were complete.
+
+    Raises:
+        ValueError: an argument is not allowed; or a check on the first batch fails: a parameter whose fault does not
+            act, labels that are no classes, a score of a wrong shape. All before the measurement.
+    """
+    work = _Work(model, data, score, forward, fault, levels, draws, seed, where, device, calibrate)
+    with torch.inference_mode(False), own_random(derive_seed("evaluate", seed)), unchanged(model), torch.no_grad():
+        if device is not None:
+            _move(model, work.device)
+        with eval_mode(model):
+            work.check()
+            tally = _Tally(len(work.levels), work.draws)
+            with tqdm(total=tally.known.size, disable=not progress, unit="copy") as bar:
+                try:
+                    for _ in work.measure(tally):
+                        bar.update(int(tally.known.sum()) - bar.n)
+                except KeyboardInterrupt:
+                    if not tally.complete():
+                        raise
+                    warnings.warn(f"interrupted: {tally.complete()} of {work.draws} draws are complete", stacklevel=2)
+    return tally.result(work)
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    """Move the network without its gradients; a snapshot of it moves it back, and gives it them again."""
+    if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
+        for theta in model.parameters():
+            theta.grad = None
+        model.to(device)
+
+
+class _Work:
+    """The arguments of a measurement, checked, and what is done with them."""
+
+    def __init__(self, model, data, score, forward, fault, levels, draws, seed, where, device, calibrate):
+        check_model(model)
+        check_fault(fault)
+        self.model, self.where = model, where
+        self.fault, self.levels = fault, checked_levels(fault, levels)
+        self.draws = whole_number("draws", draws, 1)
+        self.seed = whole_number("seed", seed, None)
+        for name, value in (("forward", forward), ("calibrate", calibrate)):
+            if value is not None and not callable(value):
+                raise ValueError(f"{name} = {value!r}: must be a function")
+        self.forward, self.calibrate = forward, calibrate
+        self.scorer = Scorer(score)
+        self.device = checked_device(model, device)
+        self.parameters = select(model, where)
+        self.batches = Batches(data, self.seed)
+
+    def check(self) -> None:
+        """One pass over the first batch, before any measurement."""
+        batch = self.batches.first()
+        if batch is None:
+            raise ValueError("data: there is no batch")
+        self.start = snapshot = Snapshot(self.model)
+        check_no_nan(batch)
+        seed = derive_seed("evaluate", self.seed, "check")
+        outputs, targets = self.run(batch, seed)
+        snapshot.restore()
+        few = part(batch, slice(0, FEW), count_of(outputs, targets))
+        self.scorer.learn(outputs, targets)
+        again = self.run(batch, seed + 1)[0]
+        snapshot.restore()
+        self.random = not same(outputs, again)
+        del outputs, again
+        try:  # gradients take memory, and a few examples mostly tell
+            self._check_reach(few, seed)
+        except Exception:
+            snapshot.restore()
+            self._check_reach(batch, seed)
+
+    def _check_reach(self, batch: Any, seed: int) -> None:
+        check_reach(self.model, lambda: self.run(batch, seed)[0], self.parameters, self.start, "in eval mode")
+
+    def run(self, batch: Any, seed: int) -> tuple[Any, Any]:
+        """Outputs and targets of a pass of a copy of the batch."""
+        batch = mapped(lambda tensor: tensor.detach().clone().to(self.device), batch)
+        seed_all(seed)
+        if self.forward is None:
+            inputs, named, targets = parted(batch)
+            return self.model(*inputs, **named), targets
+        given = self.forward(self.model, batch)
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise ValueError(f"forward gives {type(given).__name__}: must give a pair (outputs, targets)")
+        return given
+
+    def measure(self, tally: "_Tally") -> Iterator[None]:
+        """Score all copies, a group at a time, into the tally."""
+        for group in self._groups(tally):
+            self._score(group)
+            for cell in group:
+                for place in cell.places:
+                    tally.add(cell, place)
+            yield
+
+    def _groups(self, tally: "_Tally") -> Iterator[list["_Cell"]]:
+        """Copies that fit into memory together. Copies without any fault are one copy."""
+        size = sum(theta.numel() * theta.element_size() for theta in self.parameters.values())
+        most = 1 if self.calibrate else max(1, MEMORY // max(size, 1))
+        clean, group = None, []
+        for draw in range(self.draws):
+            for i, level in enumerate(self.levels):
+                copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
+                faultless = not self.random and all(
+                    torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
+                )
+                if faultless and clean:
+                    clean.places.append((i, draw))
+                    if clean not in group:
+                        tally.add(clean, (i, draw))
+                    continue
+                cell = _Cell([(i, draw)], {} if faultless else copies)
+                clean = cell if faultless else clean
+                group.append(cell)
+                if len(group) == most:
+                    if self.batches.once and (draw, i) != (self.draws - 1, len(self.levels) - 1):
+                        raise ValueError(
+                            f"data: an iterator can be read once, and only {most} of {self.draws * len(self.levels)} "
+                            "faulty copies fit into memory at a time; give an iterable that can be read again (a list, "
+                            "a DataLoader)"
+                        )
+                    yield group
+                    group = []
+        if group:
+            yield group
+
+    def _score(self, group: list["_Cell"]) -> None:
+        marks = []
+        try:
+            with self._calibrated(group) as start:
+                for number, batch in enumerate(self.batches):
+                    check_no_nan(batch)
+                    for cell in group:
+                        seed = derive_seed("evaluate", self.seed, "pass", cell.places[0][1], number)
+                        write(self.model, cell.copies)
+                        outputs, targets = self.run(batch, seed)
+                        cell.add(self.scorer, mapped(lambda tensor: tensor.detach(), outputs), targets)
+                        start.restore()
+                    marks.append(mark(targets))
+                for cell in group:
+                    cell.finish(self.scorer)
+        finally:
+            self.start.restore()
+        self.batches.check_order(marks)
+
+    @contextmanager
+    def _calibrated(self, group: list["_Cell"]) -> Iterator[Snapshot]:
+        """The state in which each pass begins: as given, or as the calibration of the one copy left it."""
+        if self.calibrate is None:
+            yield self.start
+            return
+        write(self.model, group[0].copies)
+        made = self.calibrate(self.model)
+        with made if hasattr(made, "__enter__") else nullcontext():
+            group[0].copies = {}  # they are in the network, perhaps changed
+            yield Snapshot(self.model)
+
+
+@dataclass(eq=False)
+class _Cell:
+    """One faulty copy: the (level, draw) that it stands for, its parameters, and what is known of its score."""
+
+    places: list[tuple[int, int]]
+    copies: dict[str, Tensor]
+    values: list[Tensor] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    kept: list[tuple[Any, Any]] = field(default_factory=list)
+    not_finite: int = 0
+
+    def add(self, scorer: Scorer, outputs: Any, targets: Any) -> None:
+        """Score a batch, or keep its outputs where the score needs all of them."""
+        count = count_of(outputs, targets)
+        self.counts.append(count)
+        self.not_finite += int(scorer.not_finite(outputs, count).sum())
+        if scorer.kind == "whole":
+            self.kept.append(mapped(lambda tensor: tensor.cpu(), (outputs, targets)))
+            return
+        value = scorer(outputs, targets, count)
+        if value.shape != ((count,) if scorer.kind == "examples" else ()):
+            raise ValueError(f"score gives shape {tuple(value.shape)} for a batch of {count}, and another one before")
+        self.values.append(value)
+
+    def finish(self, scorer: Scorer) -> None:
+        """The mean score, and the scores of the examples where there are such."""
+        self.copies, self.count = {}, sum(self.counts)
+        if scorer.kind == "whole":
+            outputs, targets = (joined(list(each)) for each in zip(*self.kept, strict=True))
+            self.kept = []
+            value = scorer(outputs, targets, self.count)
+        elif scorer.kind == "examples":
+            value = torch.cat(self.values)
+        else:
+            value = sum(v * n for v, n in zip(self.values, self.counts, strict=True)) / self.count
+        self.values = []
+        self.mean = float(value.mean())
+        self.examples = value.numpy() if value.dim() else np.zeros(0)
+
+
+class _Tally:
+    """The scores by level and draw. Sums over draws are made of complete draws alone, for each example."""
+
+    def __init__(self, levels: int, draws: int):
+        self.scores = np.full((levels, draws), np.nan)
+        self.not_finite = np.zeros((levels, draws), dtype=np.int64)
+        self.known = np.zeros((levels, draws), dtype=bool)
+        self.count, self._sums = 0, None
+        self._waiting: dict[int, list[tuple[int, np.ndarray]]] = {}
+
+    def add(self, cell: _Cell, place: tuple[int, int]) -> None:
+        """The score of a copy, at a (level, draw) that it stands for."""
+        level, draw = place
+        self.scores[place], self.not_finite[place], self.known[place] = cell.mean, cell.not_finite, True
+        self.count = cell.count
+        self._waiting.setdefault(draw, []).append((level, cell.examples))
+        if self.known[:, draw].all():
+            if self._sums is None:
+                self._sums = np.zeros((len(self.scores), len(cell.examples)))
+            for at, values in self._waiting.pop(draw):
+                self._sums[at] += values
+
+    def complete(self) -> int:
+        """How many draws are known at every level."""
+        return int(self.known.all(0).sum())
+
+    def result(self, work: _Work) -> Robustness:
+        draws, traits = self.known.all(0), traits_of(work.fault)
+        about = {
+            "fault": repr(work.fault),
+            "level": f"{traits.name} {traits.symbol}" + (f" ({traits.unit})" if traits.unit else ""),
+            "score": work.scorer.name,
+            "seed": work.seed,
+            "draws": work.draws,
+            "count": self.count,
+            "data": work.batches.mark(),
+            "where": work.where if isinstance(work.where, str) else "chosen",
+            "interrupted": not bool(draws.all()),
+        }
+        examples = self._sums / draws.sum()
+        return Robustness(np.array(work.levels), self.scores[:, draws], examples, about, self.not_finite[:, draws])

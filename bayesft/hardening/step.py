@@ -1,0 +1,228 @@
+"""Faults and dropout around forward and backward of anyone's own training loop."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesft.drift.copies import owners, perturbed, select, write
+from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.scope import Where
+from bayesft.hardening.batches import mapped
+from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
+from bayesft.hardening.probe import check_gradient, check_reach, check_sites
+from bayesft.hardening.sites import Place, Sites, call_with, find_places, places_of, sites_of
+from bayesft.hardening.state import own_random, seed_all, unchanged
+from bayesft.models.sites import dropping
+from bayesft.modes import eval_mode
+from bayesft.seeds import derive_seed
+
+
+class Hardening:
+    """Training under faults and dropout, for a loop of one's own.
+
+    ```
+    h = Hardening(model)
+    for step, (x, y) in enumerate(batches):
+        optimizer.zero_grad()
+        with h.step(step / steps):
+            loss_function(model(x), y).backward()
+        optimizer.step()
+    ```
+
+    In `step`, the network is a faulty copy, at a level drawn anew from 0 to a bound, which rises to `level` over the
+    first share `rise` of the training; and dropout acts at its sites. The gradients that arrive in the network's
+    parameters are those of the parameters without faults, through the fault (the chain rule).
+
+    Args:
+        model: the network that the loop trains.
+        rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
+        level: the highest fault level, in the fault's unit.
+        fault: what happens to a parameter; its `perturb` must have a gradient.
+        sites: where dropout acts: what `find_sites` gives, a part of it, or names of modules; () for none. Without
+            it, all that are found.
+        where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
+        rise: over which share of the training the bound of the level rises.
+        example: what the network is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
+            Sites are found and checks are made with it at once; without it, when the network is first called in a
+            step.
+        seed: of faults and dropout, and of whatever else is random inside of a step. The caller's random streams are
+            left alone.
+
+    Raises:
+        ValueError: an argument is not allowed; or a check fails, before any training: a parameter whose fault, or a
+            site whose dropout, does not act; a fault without a gradient; a compiled network with sites.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rate: float | Mapping[str, float] = 0.3,
+        level: float = 1.0,
+        fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+        sites: Sites | Sequence[Place | str] | None = None,
+        where: Where = "all",
+        rise: float = 0.5,
+        *,
+        example: Any = None,
+        seed: int = 0,
+    ):
+        check_model(model)
+        check_fault(fault)
+        if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 <= level < math.inf:
+            raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
+        if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
+            raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
+        for value in rate.values() if isinstance(rate, Mapping) else [rate]:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
+        if isinstance(sites, str):
+            raise ValueError(f"sites = {sites!r}: must be a list of names of modules")
+        self.model, self.level, self.fault, self.where, self.rise = model, level, fault, where, rise
+        self.seed, self.steps = whole_number("seed", seed, None), 0
+        self.sites: Sequence[Place] | None = None
+        self._rate, self._wanted, self._rates = rate, sites, []
+        check_memory(select(model, where))
+        if sites is not None and all(isinstance(site, Place) for site in sites):
+            self._place(sites)
+        if example is not None:
+            self._prepare(call_with(example), evaluating=True)
+        self._ready = example is not None
+
+    @contextmanager
+    def step(self, progress: float = 1.0) -> Iterator["Hardening"]:
+        """Faults and dropout for the forward and backward pass of one step. The optimizer's step comes after it.
+
+        Args:
+            progress: how much of the training is done, from 0 to 1.
+
+        Raises:
+            ValueError: a parameter was changed inside of the step; or the network was not called in the first step.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress = {progress!r}: must be from 0 to 1, the share of the training that is done")
+        number, self.steps = self.steps, self.steps + 1
+        with own_random(derive_seed("hardening", self.seed, number)), ExitStack() as stack:
+            if self._ready:
+                stack.enter_context(self._acting(progress, number))
+            else:
+
+                def first_call(model: nn.Module, args: tuple, kwargs: dict) -> None:
+                    handle.remove()
+                    self._prepare(lambda model: model(*_cloned(args), **_cloned(kwargs)), evaluating=False)
+                    self._ready = True
+                    stack.enter_context(self._acting(progress, number))
+
+                handle = self.model.register_forward_pre_hook(first_call, with_kwargs=True)
+                stack.callback(handle.remove)
+            yield self
+            if not self._ready:
+                raise ValueError("the network was not called in the step, so its sites are not known: give `example`")
+
+    @contextmanager
+    def _acting(self, progress: float, number: int) -> Iterator[None]:
+        generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
+        bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
+        level = float(torch.rand((), generator=generator)) * bound
+        with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):
+            yield
+            if self.sites and not called():
+                raise ValueError(
+                    "dropout did not act in the step: the network was not called, or a compiled form of it was; train "
+                    "the network itself, or give sites=() for faults alone"
+                )
+
+    @contextmanager
+    def _faulty(self, level: float, number: int) -> Iterator[None]:
+        """A faulty copy in the parameters' place. Gradients that arrive go on through the fault."""
+        module_of, clean, handles, versions = owners(self.model), {}, [], {}
+        copies = {}
+        for name, theta in select(self.model, self.where).items():
+            seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
+            clean[name] = theta.detach().clone().requires_grad_(theta.requires_grad)
+            with torch.inference_mode(False), torch.enable_grad():
+                copies[name] = perturbed(self.fault, clean[name], level, seed, name, module_of[name][0])
+            if theta.requires_grad:
+                handles.append(theta.register_hook(_through(copies[name], clean[name])))
+            versions[name] = theta._version
+        try:
+            write(self.model, copies)
+            yield
+            changed = [name for name in clean if module_of[name][1]._version != versions[name]]
+        finally:
+            for handle in handles:
+                handle.remove()
+            write(self.model, clean)
+            for name in clean:  # a backward pass that comes too late must not go unnoticed
+                torch.autograd.graph.increment_version(module_of[name][1])
+        if changed:
+            raise ValueError(
+                f"parameter {changed[0]!r} was changed inside of the step: call optimizer.step() after the `with` block"
+            )
+
+    def _place(self, sites: Sequence[Place]) -> None:
+        """Take these sites, each with its rate."""
+        compiled = [n for n, m in self.model.named_modules() if _compiled(m)]
+        if sites and compiled:
+            raise ValueError(
+                "dropout does not act in a compiled network: give the network that was compiled, and train that; or "
+                "sites=() for faults alone"
+            )
+        names = [place.name for place in sites]
+        if isinstance(self._rate, Mapping):
+            if sorted(self._rate) != sorted(names):
+                raise ValueError(f"rate has {sorted(self._rate)}: need one for each of the sites {sorted(names)}")
+            self._rates = [self._rate[name] for name in names]
+        else:
+            self._rates = [self._rate] * len(names)
+        self.sites = sites
+
+    def _prepare(self, call: Callable[[nn.Module], Any], evaluating: bool) -> None:
+        """Find the sites, and check that faults and dropout act, with one pass as it will be trained."""
+        if self.sites is None:
+            if self._wanted is None:
+                found = sites_of(self.model, call, find_places, evaluating)
+            else:
+                names = [site.name if isinstance(site, Place) else site for site in self._wanted]
+                found = sites_of(self.model, call, lambda model, run: places_of(model, run, names), evaluating)
+            self._place(found)
+        parameters = select(self.model, self.where)
+        learnt = [name for name, theta in parameters.items() if theta.requires_grad]
+        with ExitStack() as stack:
+            stack.enter_context(own_random(self.seed))
+            snapshot = stack.enter_context(unchanged(self.model))
+            if evaluating:
+                stack.enter_context(eval_mode(self.model))
+
+            def run() -> Any:
+                seed_all(derive_seed("hardening", self.seed, "check"))
+                return call(self.model)
+
+            stack.enter_context(torch.no_grad())
+            check_gradient(self.fault, self.level / 2, self.model, learnt)
+            check_reach(self.model, run, parameters, snapshot, "in training")
+            check_sites(self.model, run, self.sites, snapshot)
+
+
+def _through(copy: Tensor, clean: Tensor) -> Callable[[Tensor], Tensor]:
+    """A hook that takes the gradient of a faulty copy to that of the parameter: the chain rule."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        given = gradient.to_dense() if gradient.is_sparse else gradient
+        found = torch.autograd.grad(
+            copy, clean, given.to(copy.dtype), retain_graph=True, create_graph=given.requires_grad
+        )[0].to(gradient.dtype)
+        return found.sparse_mask(gradient.coalesce()) if gradient.is_sparse else found
+
+    return hook
+
+
+def _cloned(value: Any) -> Any:
+    return mapped(lambda tensor: tensor.detach().clone(), value)
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

@@ -1,0 +1,115 @@
+"""The names of the front, what loading them costs, and the command."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import bayesft
+from bayesft.command import main
+from bayesft.hardening.measure import evaluate
+from tests.hardening.conftest import by_hand, data, seeded
+
+HEAVY = ("pandas", "matplotlib", "scipy", "sklearn", "skopt", "seaborn", "torchvision", "torchmetrics", "pycocotools")
+
+
+def loaded(code: str) -> set[str]:
+    """The packages that `code` loads, in a process of its own."""
+    code += "; import sys; print('loaded', *{name.partition('.')[0] for name in sys.modules})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(out.split("loaded ")[1].split())
+
+
+def test_every_name_is_there():
+    assert all(hasattr(bayesft, name) for name in bayesft.__all__) and set(bayesft.__all__) <= set(dir(bayesft))
+    assert bayesft.evaluate is evaluate and callable(bayesft.Hardening) and isinstance(bayesft.__version__, str)
+    with pytest.raises(AttributeError, match="'harden_all'"):
+        bayesft.harden_all  # noqa: B018
+
+
+def test_names_are_loaded_when_used():
+    assert "torch" not in loaded("import bayesft")
+    names = "evaluate, compare, Hardening, find_sites, sensitivity, Robustness, FaultModel, LogNormalDrift"
+    beyond = loaded(f"from bayesft import {names}") - loaded("import torch")
+    assert not beyond & set(HEAVY)
+
+
+NETS = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+def loader():
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    return [(x, x[:, :3].argmax(1))]
+
+def first(outputs, targets):
+    return outputs[:, 0]
+
+class Shift:
+    def perturb(self, theta, level, generator):
+        return theta + level
+
+shift = Shift()
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_a_test.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    model = seeded(lambda: torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    yield model
+    sys.modules.pop("nets_of_a_test", None)
+
+
+def test_the_command_measures_prints_and_draws(nets, tmp_path, capsys):
+    command = ["evaluate", "nets_of_a_test:build", "w.safetensors", "nets_of_a_test:loader", "--levels", "0", "0.8"]
+    assert main([*command, "--draws", "2", "--save", "r.safetensors", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    found = bayesft.Robustness.load(tmp_path / "r.safetensors")
+    assert found.scores[1, 1] == pytest.approx(by_hand(nets, *data(), 0.8, 1)) and str(found) in printed
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
+    command[2] = "w.pt"
+    more = ["--score", "nets_of_a_test:first", "--fault", "nets_of_a_test:shift", "--draws", "1", "--quiet"]
+    assert main([*command, *more, "--save", "s.safetensors", "--picture", "p.svg"]) == 0
+    again = bayesft.Robustness.load(tmp_path / "s.safetensors")
+    assert np.isclose(again.mean[0], nets(data()[0])[:, 0].mean().item()) and (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({0: "nets_of_a_test"}, "module:name"),
+        ({0: "nets_of_a_test:nothing"}, "nothing"),
+        ({0: "no_such_module:build"}, "no_such_module"),
+        ({1: "missing.safetensors"}, "missing"),
+        ({3: ["--draws", "0"]}, "draws"),
+        ({3: ["--fault", "rust"]}, "lognormal"),
+        ({3: ["--levels", "-1"]}, "levels"),
+    ],
+)
+def test_the_command_says_what_is_wrong(nets, capsys, change, message):
+    command = ["nets_of_a_test:build", "w.safetensors", "nets_of_a_test:loader", []]
+    for place, value in change.items():
+        command[place] = value
+    assert main(["evaluate", *command[:3], *command[3], "--quiet"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys):
+    for arguments in (["--help"], ["evaluate", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0
+    assert "--levels" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
