@@ -1,4 +1,4 @@
-"""Trials side by side, trials that end early, and other ways to propose and to compare them."""
+"""Trials side by side, and other ways to propose them."""
 
 import json
 import os
@@ -11,29 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from bayesft.drift import LogNormalDrift
-from bayesft.models import find_sites
-from bayesft.search import algorithm1
-from bayesft.search.algorithm1 import search
 from bayesft.search.surrogate import CLOSEST, grid_point, propose, propose_batch
-from bayesft.training import Checkpoint, awp, dropout_rates
-from bayesft.training.tunable import Dimension, Tunable
+from bayesft.seeds import derive_seed
+from bayesft.training import Checkpoint
+from tests.search.searches import Watched, assert_same_result, make_problem, make_settings, run
 
-FAULT = LogNormalDrift()
 ROOT = Path(__file__).parents[2]
-
-
-def run(problem, settings, tunable=None, **options):
-    sites = find_sites(problem.fresh(), problem.train.images[:1])
-    return search(problem, tunable or dropout_rates.tunable(sites, settings.bounds), settings, FAULT, **options)
+BATCHED = make_settings(weights="scratch", batch=3, trials=7)
 
 
 @pytest.fixture(scope="module")
-def batched(make_settings):
+def batched():
     """Seven trials in batches of three, from fresh weights."""
-    return make_settings(weights="scratch", batch=3, trials=7)
+    return run(BATCHED)
 
 
 def test_a_batch_of_one_is_the_next_proposal():
@@ -67,100 +58,33 @@ def test_the_lie_sends_the_next_point_elsewhere():
     assert max(np.linalg.norm(batch[1:] - batch[0], axis=1)) > 0.1
 
 
-def test_processes_change_no_number(make_problem, batched):
-    alone, together = run(make_problem(), batched), run(make_problem(), batched, n_jobs=2)
-    assert alone.trials == together.trials and alone.values == together.values
-    assert len(alone.trials) == 7
+def test_processes_change_no_number(batched):
+    assert_same_result(run(BATCHED, n_jobs=2), batched)
+    assert len(batched.trials) == 7
 
 
-def test_a_batch_knows_the_trials_before_it_alone(monkeypatch, make_problem, batched):
-    asked, real = [], algorithm1.propose_batch
+def test_a_batch_of_a_search_knows_the_trials_before_it_alone(batched):
+    points = np.array([[(rate - 0.1) / 0.6 for rate in trial.values] for trial in batched.trials])
+    values = np.array([trial.objective for trial in batched.trials])
+    errors = np.array([trial.standard_error for trial in batched.trials])
+    alone = run(make_settings(weights="scratch", batch=3, trials=3))
+    assert repr([trial.objective for trial in alone.trials]) == repr([t.objective for t in batched.trials[:3]])
+    seed = derive_seed("tiny", 0)
+    for start, count in ((0, 3), (3, 3), (6, 1)):
+        known = points[:start], values[:start], errors[:start]
+        expected = propose_batch(count, *known, 2, seed, initial=2, trials=7)
+        np.testing.assert_allclose(points[start : start + count], expected, atol=1e-9)
 
-    def spy(count, points, *rest, **options):
-        asked.append((count, len(points)))
-        return real(count, points, *rest, **options)
 
-    monkeypatch.setattr(algorithm1, "propose_batch", spy)
-    run(make_problem(), batched)
-    assert asked == [(3, 0), (3, 3), (1, 6)]
-
-
-@pytest.mark.parametrize("kill_at", [1, 4])
-def test_a_search_killed_within_a_batch_resumes_to_the_same_result(
-    tmp_path, monkeypatch, make_problem, batched, kill_at
-):
-    real, calls = algorithm1.fit, []
-
-    def mortal(*arguments, **options):
-        calls.append(1)
-        if len(calls) == kill_at + 1:
-            raise KeyboardInterrupt
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(algorithm1, "fit", mortal)
+@pytest.mark.parametrize("kill_at", [1, 4, 5])
+def test_a_search_killed_within_a_batch_resumes_to_the_same_result(tmp_path, batched, kill_at):
+    first, second = Watched(interrupted=kill_at), Watched()
     with Checkpoint(tmp_path / "c") as checkpoint, pytest.raises(KeyboardInterrupt):
-        run(make_problem(checkpoint=checkpoint), batched)
+        run(BATCHED, first, make_problem(checkpoint=checkpoint), n_jobs=1)
     with Checkpoint(tmp_path / "c") as checkpoint:
-        found = run(make_problem(checkpoint=checkpoint), batched)
-    assert len(calls) == 8  # seven, of which the killed one twice
-    assert found.trials == run(make_problem(), batched).trials
-
-
-@pytest.mark.parametrize("wrong", [{"batch": 2}, {"stop_early": True}])
-def test_trials_that_inherit_can_neither_run_side_by_side_nor_end_early(make_settings, wrong):
-    with pytest.raises(ValidationError, match="weights = scratch"):
-        make_settings(weights="inherit", **wrong)
-
-
-def test_a_trial_of_one_epoch_has_no_half(make_settings):
-    with pytest.raises(ValidationError, match="epochs > 1"):
-        make_settings(weights="scratch", stop_early=True, epochs=1)
-
-
-@pytest.fixture(scope="module")
-def stopping(make_problem, make_settings):
-    """A search over one number, which worsens the result: trials half-way and at the end as the test says."""
-    halfway = [0.5, 0.6, 0.7, 0.2, 0.59, 0.62, 0.1]
-    end = [0.7, 0.8, 0.9, None, 0.75, 0.95, None]
-
-    def told(model, problem, settings, fault, purpose, draws, parameters):
-        kind, number = purpose
-        return {"halfway": halfway, "trial": end, "recheck": end}[kind][number], 0.01
-
-    chosen = make_settings(weights="scratch", stop_early=True, epochs=4, trials=7, strategy="random")
-    return run(make_problem(), chosen, measure=told)
-
-
-def test_a_hopeless_trial_ends_half_way(stopping):
-    # Trials 0-2 can't be compared yet; 3 and 6 are below the others' median, 0.6 and 0.6; 4 is within two errors of it.
-    assert [trial.stopped for trial in stopping.trials] == [False, False, False, True, False, False, True]
-    assert [trial.epochs for trial in stopping.trials] == [4, 4, 4, 2, 4, 4, 2]
-    assert stopping.about["epochs_search"] == 24
-    assert [trial.halfway for trial in stopping.trials] == [0.5, 0.6, 0.7, 0.2, 0.59, 0.62, 0.1]
-
-
-def test_a_trial_that_ended_early_counts_as_what_the_others_would_have_gained(stopping):
-    assert stopping.trials[3].objective == pytest.approx(0.2 + 0.2)  # the first three gained 0.2 each
-    assert stopping.trials[3].standard_error == pytest.approx(0.01)
-    gains = [0.2, 0.2, 0.2, 0.16, 0.33]
-    assert stopping.trials[6].objective == pytest.approx(0.1 + np.mean(gains))
-    assert stopping.trials[6].standard_error == pytest.approx(np.hypot(0.01, np.std(gains, ddof=1)))
-
-
-def test_a_trial_that_ended_early_is_never_chosen(stopping):
-    again = [trial.number for trial in stopping.trials if trial.recheck is not None]
-    assert sorted(again) == [1, 2, 5]
-    assert stopping.best.number == 5
-
-
-def test_common_draws_give_equal_trials_equal_estimates(make_problem, make_settings):
-    # The number does nothing, so trials differ by their draws and the order of images alone.
-    idle = Tunable(
-        (Dimension("nothing", 0.0, 1.0),), lambda model, _: awp.tunable().training(model, (0.01,)), lambda _: {}
-    )
-    for common, count in ((True, 1), (False, 4)):
-        chosen = make_settings(weights="scratch", common_draws=common, strategy="random", objective="neg_loss")
-        assert len({trial.objective for trial in run(make_problem(), chosen, idle).trials}) == count
+        found = run(BATCHED, second, make_problem(checkpoint=checkpoint), n_jobs=1)
+    assert_same_result(found, batched)
+    assert len(first.starts) + len(second.starts) == 8  # seven, of which the killed one twice
 
 
 @pytest.mark.parametrize("trials, dimensions, levels", [(12, 2, 4), (9, 2, 3), (12, 1, 12), (20, 4, 3), (5, 16, 2)])
@@ -170,24 +94,11 @@ def test_a_grid_has_equal_steps_in_every_dimension_and_no_point_twice(trials, di
     assert len(np.unique(points, axis=0)) == trials
 
 
-def test_a_search_on_a_grid(make_problem, make_settings):
-    found = run(make_problem(), make_settings(strategy="grid", bounds=(0.0, 0.8)))
+def test_a_search_on_a_grid():
+    found = run(make_settings(strategy="grid"), problem=make_problem(bounds=(0.0, 0.8)))
     assert sorted(trial.values for trial in found.trials) == [
         pytest.approx(point) for point in [(0.2, 0.2), (0.2, 0.6), (0.6, 0.2), (0.6, 0.6)]
     ]
-
-
-@pytest.mark.parametrize("count", [0, 17])
-def test_more_numbers_than_a_search_can_tell_apart_are_refused(make_problem, make_settings, count):
-    many = Tunable(tuple(Dimension(str(i), 0.0, 1.0) for i in range(count)), None, None)
-    with pytest.raises(ValueError, match=f'{count} numbers to search.*1 to 16.*granularity = "stage"'):
-        run(make_problem(), make_settings(), many)
-
-
-def test_more_trials_than_there_is_room_for_are_refused_before_the_first(make_problem, make_settings):
-    one = Tunable((Dimension("rate", 0.0, 1.0),), None, None)
-    with pytest.raises(ValueError, match="trials = 26: 1 number.* room for 25"):
-        run(make_problem(), make_settings(trials=26), one)
 
 
 @pytest.mark.parametrize("strategy", ["gp", "random"])
