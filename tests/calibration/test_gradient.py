@@ -11,7 +11,7 @@ from bayesft.calibration import calibrated_gradient
 from bayesft.data import Split
 from bayesft.drift import LogNormalDrift
 from bayesft.settings import Recipe
-from bayesft.training.drift_aware import drift_gradient
+from bayesft.methods.drift_aware import drift_gradient
 from bayesft.training.loop import fit, plain_gradient
 
 

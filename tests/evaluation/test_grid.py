@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import bayesft.evaluation.grid
 from bayesft.data import Split
 from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
-from bayesft.evaluation.grid import accuracy_grid, sigma_grid
+from bayesft.evaluation.grid import accuracy_grid, resumed, sigma_grid
 from bayesft.models import build
 from bayesft.training import Checkpoint, Trained, accuracy
 
@@ -170,76 +170,48 @@ def test_outputs_of_a_code_are_decoded():
         assert grid(network, shares(50, 30, 20), [sigma])[0].tolist() == pytest.approx([0.2] * DRAWS)
 
 
-class Killed(Exception):
-    """What ends a run in these tests."""
+class Measured:
+    """What `resumed` calls to measure: it notes the levels, and is killed when it has been called often enough."""
+
+    def __init__(self, calls_before_it_is_killed: int | None = None):
+        self.calls: list[list[float]] = []
+        self.left = calls_before_it_is_killed
+
+    def __call__(self, levels):
+        if self.left is not None and len(self.calls) >= self.left:
+            raise KeyboardInterrupt
+        self.calls.append(list(levels))
+        return np.array([[level, 2 * level] for level in levels])
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The levels of each Monte-Carlo estimate; one too many, where `stop` is set, ends the run."""
-
-    class Calls(list):
-        stop = None
-
-    calls = Calls()
-
-    def counted(model, images, labels, score, fault, sigmas, *others):
-        if calls.stop is not None and len(calls) >= calls.stop:
-            raise Killed
-        calls.append(sigmas)
-        return monte_carlo_grid(model, images, labels, score, fault, sigmas, *others)
-
-    monkeypatch.setattr(bayesft.evaluation.grid, "monte_carlo_grid", counted)
-    monkeypatch.setattr(bayesft.evaluation.grid, "LEVELS_AT_ONCE", 2)
-    return calls
-
-
-@pytest.mark.parametrize("members", [(1,), (1, 2)])
-@pytest.mark.parametrize("groups_done", [0, 1, 2])
-def test_a_killed_run_goes_on_where_it_was(tmp_path, calls, members, groups_done):
-    split, network = data(), trained(*members)
-    whole = grid(network, split)
-    calls.clear()
-    calls.stop = groups_done * len(members) + (len(members) - 1 if groups_done < 2 else 0)
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, done):
+    levels = [0.0, 0.5, 1.0, 1.5]
     with Checkpoint(tmp_path / "run") as checkpoint:
-        if groups_done < 2:
-            with pytest.raises(Killed):
-                grid(network, split, checkpoint=checkpoint)
+        if done < 2:
+            with pytest.raises(KeyboardInterrupt):
+                resumed(levels, Measured(done), "x", checkpoint, together=2)
         else:
-            grid(network, split, checkpoint=checkpoint)
-    calls.stop = None
-    calls.clear()
+            resumed(levels, Measured(), "x", checkpoint, together=2)
+    again = Measured()
     with Checkpoint(tmp_path / "run") as checkpoint:
-        resumed = grid(network, split, checkpoint=checkpoint)
-    # Levels that were cut short between two members are measured again with all of them.
-    groups = [SIGMAS[:2], SIGMAS[2:]]
-    assert calls == [group for group in groups[groups_done:] for _ in members]
-    assert np.array_equal(resumed, whole)
+        found = resumed(levels, again, "x", checkpoint, together=2)
+    assert again.calls == [levels[:2], levels[2:]][done:]
+    assert found.tolist() == [[level, 2 * level] for level in levels]
 
 
-def test_only_the_levels_that_are_missing_are_measured(tmp_path, calls):
-    split, network = data(), trained(1)
+def test_only_the_levels_that_are_missing_are_measured(tmp_path):
+    again = Measured()
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        resumed([0.5, 1.5], Measured(), "x", checkpoint)
+        found = resumed([0.0, 0.5, 0.7, 1.5], again, "x", checkpoint)
+    assert again.calls == [[0.0, 0.7]]
+    assert found[:, 0].tolist() == [0.0, 0.5, 0.7, 1.5]
+
+
+def test_a_grid_from_a_checkpoint_is_the_grid(tmp_path):
+    split, network = data(), trained(1, 2)
     with Checkpoint(tmp_path / "run") as checkpoint:
         grid(network, split, [0.5, 1.5], checkpoint=checkpoint)
-        calls.clear()
-        resumed = grid(network, split, [0.0, 0.5, 0.7, 1.0, 1.5], checkpoint=checkpoint)
-    assert calls == [[0.0, 0.7], [1.0]]
-    assert np.array_equal(resumed, grid(network, split, [0.0, 0.5, 0.7, 1.0, 1.5]))
-
-
-def test_two_networks_share_a_checkpoint_by_their_labels(tmp_path, calls):
-    split, first, second = data(), trained(1), trained(2)
-    with Checkpoint(tmp_path / "run") as checkpoint:
-        results = [
-            grid(network, split, checkpoint=checkpoint, label=label)
-            for network, label in ((first, "one"), (second, "other"), (first, "one"))
-        ]
-    assert calls == [SIGMAS[:2], SIGMAS[2:]] * 2
-    assert np.array_equal(results[0], results[2]) and not np.array_equal(results[0], results[1])
-
-
-def test_without_a_checkpoint_nothing_is_kept(calls):
-    split, network = data(), trained(1)
-    grid(network, split)
-    grid(network, split)
-    assert calls == [SIGMAS[:2], SIGMAS[2:]] * 2
+        found = grid(network, split, [0.0, 0.5, 1.5], checkpoint=checkpoint)
+    assert np.array_equal(found, grid(network, split, [0.0, 0.5, 1.5]))

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 # A package may import from its own layer and from those before it.
 LAYERS = [
     "files",
+    "tensors",
     "seeds",
     "settings",
     "tasks",
@@ -21,12 +22,16 @@ LAYERS = [
     "models",
     "calibration",
     "training",
+    "store",
+    "methods",
     "search",
     "evaluation",
+    "hardening",
     "harden",
+    "command",
     "report",
 ]
-INDEPENDENT = {"drift", "data", "models", "files", "seeds", "settings", "tasks", "modes", "memory_format"}
+INDEPENDENT = {"drift", "data", "files", "tensors", "seeds", "settings", "tasks", "modes", "memory_format"}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +49,7 @@ def test_imports_go_one_way(path):
         return file.removeprefix("bayesft/").split("/")[0].removesuffix(".py")
 
     own = layer(path.relative_to(ROOT).as_posix())
-    if own == "__init__":
+    if own in ("__init__", "__main__"):
         return
     for file in code.direct_imports(path.relative_to(ROOT)) - {"bayesft/__init__.py"}:
         assert file.startswith("bayesft/"), f"the library imports {file}"
@@ -54,58 +59,34 @@ def test_imports_go_one_way(path):
             assert other == own, f"{path} imports {file}"
 
 
-@pytest.mark.parametrize("name", sorted(set(declared()) - {"check", "code"}))
-def test_a_stage_depends_on_the_list_of_the_code_that_it_runs(name):
-    stage = declared()[name]
-    module = stage["cmd"].split()[2].removeprefix("stages.")
-    lists = [dep for dep in stage["deps"] if dep.startswith("data/code/")]
-    method = "-${item.method}" if module in code.METHODS else ""
-    assert lists == [f"data/code/{module}{method}.txt"]
+def test_every_stage_but_the_plan_depends_on_its_fingerprint_in_the_plan():
+    for name, stage in declared().items():
+        stage = stage.get("do", stage)
+        planned = [entry["data/plan.json"] for entry in stage["params"] if isinstance(entry, dict)]
+        assert len(planned) == (name != "plan"), name
+    assert declared()["train"]["do"]["params"] == [{"data/plan.json": ["train.${key}"]}]
 
 
-def test_every_list_is_an_output_of_the_stage_that_writes_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(code, "write_text", lambda path, text: written.update({path.as_posix(): text}))
-    written: dict[str, str] = {}
-    code.main()
-    assert sorted(written) == sorted(declared()["code"]["outs"])
-    assert all(len(line.split("  ")[0]) == 64 for text in written.values() for line in text.splitlines())
+def test_the_code_of_a_stage_is_what_it_imports_on_the_way():
+    found = code.code_of(["stages/train.py", "bayesft/methods/awp.py"])
+    assert {"stages/train.py", "stages/common.py", "bayesft/search/surrogate.py", "bayesft/methods/awp.py"} <= set(found)
+    assert not any(file.startswith("bayesft/report/") for file in found)
+    assert all(len(checksum) == 64 for checksum in found.values())
+    assert "stages/parameters.py" not in found, "what it resolves is in the plan"
 
 
-def files_of(stage: str, *more: str) -> set[str]:
-    return code.imported_by([Path(f"stages/{stage}.py"), *map(Path, more)])
-
-
-def test_a_list_holds_what_is_imported_on_the_way_and_no_plumbing():
-    found = files_of("search")
-    assert {"stages/search.py", "stages/problem.py", "bayesft/search/surrogate.py", "bayesft/drift/faults.py"} <= found
-    assert not found & code.PLUMBING
-    assert not any(file.startswith(("bayesft/report/", "bayesft/evaluation/")) for file in found)
-
-
-def test_what_only_plumbing_passes_on_is_in_every_list():
-    for stage in code.PLAIN:
-        assert {"bayesft/tasks.py", "bayesft/settings.py"} <= files_of(stage), stage
-
-
-def test_the_checksums_beside_the_code_are_in_its_list():
-    assert "bayesft/data/pennfudan.sha256" in files_of("scenes")
-
-
-def test_training_without_drift_does_not_depend_on_the_drift_model():
-    for stage, methods in (("download", [""]), ("ablate", [""]), ("train", code.METHODS["train"]), ("adapt", ["ftna"])):
-        for method in methods:
-            found = files_of(stage, *([f"bayesft/training/{method}.py"] if method else []))
-            assert not any(file.startswith("bayesft/drift/") for file in found), (stage, method)
+def test_the_checksums_beside_the_code_are_part_of_it():
+    assert "bayesft/data/pennfudan.sha256" in code.code_of(["stages/download.py"])
 
 
 def test_a_method_does_not_depend_on_the_code_of_another():
-    found = files_of("train", "bayesft/training/awp.py")
-    assert "bayesft/training/awp.py" in found
-    assert not found & {f"bayesft/training/{m}.py" for m in ("uniform", "ftna", "reram_v", "drift_aware", "erm")}
+    found = code.code_of(["stages/train.py", "bayesft/methods/awp.py"])
+    others = {file for file in found if file.startswith("bayesft/methods/")} - {"bayesft/methods/awp.py"}
+    assert others == {"bayesft/methods/__init__.py", "bayesft/methods/method.py"}
 
 
 def test_only_evaluation_and_render_read_sigma_max():
-    readers = {name for name, stage in declared().items() if "sigma_max" in stage.get("params", [])}
+    readers = {name for name, stage in declared().items() if "sigma_max" in stage.get("do", stage)["params"]}
     assert {name.split("-")[0] for name in readers} == {"evaluate", "render"}
 
 
