@@ -110,7 +110,8 @@ def _made(path: str) -> Any:
 
 
 def _weights(path: str) -> dict:
-    import torch
     from safetensors.torch import load_file
 
-    return load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+    if not path.endswith(".safetensors"):
+        raise ValueError(f"{path}: need weights in a .safetensors file, as safetensors.torch.save_file writes them")
+    return load_file(path)

@@ -552,11 +552,11 @@ COPIES: list[int] = []
 class Interrupted(LogNormalDrift):
     """A drift that someone interrupts with Ctrl-C at its copy number 30: in the second trial."""
 
-    def perturb(self, theta, sigma, generator):
+    def apply(self, theta, sample, level):
         COPIES.append(1)
         if len(COPIES) == 30:
             raise KeyboardInterrupt
-        return super().perturb(theta, sigma, generator)
+        return super().apply(theta, sample, level)
 
 
 def test_a_checkpoint_continues_a_killed_call_and_belongs_to_one_call(found, tmp_path, capfd):
@@ -619,7 +619,7 @@ ERRORS = {
     "a negative rate": ({"uniform": -0.1}, "one rate in"),
     "rates": ({"rates": [0.1]}, "each of 2 sites"),
     "unknown parameters": ({"parameters": "biases"}, "must be one of all, weights"),
-    "nothing drifts": ({"model": lambda: nn.Sequential(nn.PReLU()), "parameters": "weights"}, "none that drift"),
+    "nothing drifts": ({"model": lambda: nn.Sequential(nn.PReLU()), "parameters": "weights"}, "no parameter of Sequential counts"),
     "another method": ({"method": "awp"}, "must be one of drift_dropout, bayesft"),
     "drift, searched and given": ({"method": "drift_dropout", "sigma_train": 0.5}, "give `rates` too"),
     "rates of other sites": ({"rates": {"1": 0.1, "2": 0.1}}, "need one for each of"),

@@ -5,213 +5,159 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from bayesft.search.surrogate import check_space
-from bayesft.tasks import CLASSIFICATION, TASKS
-from stages.parameters import ONE_DIMENSION, ParameterError, load
+from bayesft.tasks import TASKS
+from stages.parameters import ParameterError, load, load_part
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
-SEARCH = yaml.safe_load(PARAMS.read_text())["search"]
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Write params.yaml with one entry changed, and give its path."""
+    """Write params.yaml with entries changed, and give its path. Keys are paths with "/" between their parts."""
 
-    def change(key: str, value: object) -> Path:
-        content = yaml.safe_load(PARAMS.read_text())
-        *parents, last = key.split(".")
-        block = content
-        for parent in parents:
-            block = block[parent]
-        block[last] = value
+    def change(*changes: tuple[str, object]) -> Path:
+        content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        for key, value in changes:
+            *parents, last = key.split("/")
+            block = content
+            for parent in parents:
+                block = block.setdefault(parent, {})
+            block[last] = value
         path = tmp_path / "params.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
 
     return change
 
 
 def test_the_committed_parameters_are_valid():
-    parameters = load(PARAMS)
-    assert parameters.scale == "quick"
-    assert parameters.all_tasks == list(TASKS)
-    for task in CLASSIFICATION:
-        methods = parameters.methods_of(task)
-        assert methods[0] == "erm" and "bayesft" in methods
-        assert parameters.search_settings(task).trials == parameters.scales.quick.tasks[task].search.trials
-    assert parameters.methods_of("preact152-cifar10") == ["erm", "uniform", "bayesft"]
-    assert parameters.methods_of("vgg11-cifar10")[-2:] == ["erm-no-norm", "bayesft-no-norm"]
-    assert parameters.methods_of("lenet-mnist")[-2:] == ["bayesft-tuned", "drift_dropout-tuned"]
-    assert not set(parameters.training.drift_aware.sigma_train) - set(parameters.search.sigmas)
+    p = load(PARAMS)
+    assert p.scale == "quick" and set(p.tasks) == set(TASKS)
+    for task in p.tasks:
+        rows = p.rows_of(task)
+        assert rows[0] == "erm" and "bayesft" in rows
+    assert p.rows_of("preact152-cifar10") == ["erm", "bayesft"]
+    assert "erm-no-norm" in p.rows_of("vgg11-cifar10") and "erm-no-norm" not in p.rows_of("resnet18-cifar10")
+    assert p.rows_of("maskrcnn-pennfudan") == ["erm", "algorithm1", "bayesft"]
+    assert len(p.seeds_of("mlp-mnist")) >= 3
 
 
-def test_every_tuned_method_gets_the_same_search():
-    parameters = load(PARAMS)
-    settings = parameters.tuning_settings("mlp-mnist")
-    paper = parameters.search_settings("mlp-mnist")
-    assert settings.weights == "scratch" and paper.weights == "inherit"
-    assert (settings.sigmas, settings.draws, settings.bounds) == (paper.sigmas, paper.draws, paper.bounds)
-    assert parameters.search_settings("mlp-mnist", "random").strategy == "random"
+@pytest.mark.parametrize("scale", ["smoke", "quick", "medium", "paper"])
+def test_every_task_has_a_budget_at_every_scale(write, scale):
+    p = load(write(("scale", scale)))
+    for task in TASKS:
+        assert p.recipe_of(task).epochs > 0 and p.budget(task).evaluate.draws >= 2
 
 
-def test_the_searches_of_the_study_differ_in_what_their_names_say():
-    parameters = load(PARAMS)
-    found = parameters.study_settings("mlp-mnist")
-    reference = found[parameters.study.reference][1].model_dump()
-    assert list(found) == [*parameters.study.strategies, *parameters.study.options]
-    for name, option in parameters.study.options.items():
-        differing = {key for key, value in found[name][1].model_dump().items() if value != reference[key]}
-        assert differing == set(option), name
-    for name, (method, settings) in found.items():
-        if name.startswith("GP"):  # its control differs in what proposes, and in nothing else
-            control = name.replace("GP", "random", 1)
-            assert found[control] == (method, settings.model_copy(update={"strategy": "random"})), name
-
-
-def test_a_search_of_the_study_is_looked_at_after_each_of_its_lengths():
-    study, settings = load(PARAMS).study, load(PARAMS).search_settings("mlp-mnist", weights="scratch")
-    assert study.lengths("GP", settings) == (4, 8, 12)
-    assert study.lengths("GP", settings.model_copy(update={"trials": 2})) == (1, 2)
-    assert study.lengths("GP", settings.model_copy(update={"batch": 4})) == (12,)
-    assert study.lengths("grid", settings.model_copy(update={"strategy": "grid"})) == (12,)
-    assert study.lengths("early stop", settings) == (12,)
-    assert study.lengths("uniform", None) == (0,)
+def test_layers_change_one_another():
+    p = load(PARAMS)
+    everything = p.scales["quick"]["all"]["train"]
+    assert p.budget("resnet18-cifar10").train.lr == everything["lr"]
+    assert p.budget("alexnet-cifar10").train.lr == 0.001 and p.budget("alexnet-cifar10").train.batch_size == 64
+    assert p.budget("preact152-cifar10").pixels == 16 and p.budget("preact18-cifar10").pixels is None
 
 
 def test_what_depends_on_the_data_set_is_looked_up():
-    parameters = load(PARAMS)
-    assert parameters.method_settings("mlp-mnist", "uniform") == {"rate": 0.5}
-    assert parameters.method_settings("stn-gtsrb", "uniform") == {"rate": 0.1}
-    assert parameters.method_settings("vgg11-cifar10", "erm-no-norm") == {}
-    assert parameters.search_settings("mlp-mnist").sigmas[-1] == 1.5
-    assert parameters.search_settings("vgg11-cifar10").sigmas[-1] == 0.6
+    p = load(PARAMS)
+    assert p.values("mlp-mnist", p.row("uniform")) == {"rate": 0.5}
+    assert p.values("stn-gtsrb", p.row("uniform")) == {"rate": 0.1}
+    assert p.search_settings("vgg11-cifar10").sigmas[-1] == 0.6
 
 
-def test_a_variant_without_batch_norm_differs_in_this_alone():
-    parameters = load(PARAMS)
-    keeps, drops = (parameters.specification("vgg11-cifar10", m) for m in ("bayesft", "bayesft-no-norm"))
-    assert drops == {**keeps, "normalization": None}
-    assert "normalization" not in keeps
+def test_searches_differ_in_what_the_methods_say():
+    p = load(PARAMS)
+    found, random, published = (p.row_search("mlp-mnist", p.row(r)) for r in ("bayesft", "random", "algorithm1"))
+    assert found.weights == "scratch" and found.epochs == p.recipe_of("mlp-mnist").epochs
+    assert random == found.model_copy(update={"strategy": "random"})
+    assert published.weights == "inherit" and published.epochs < found.epochs
+    assert p.row_search("mlp-mnist", p.row("awp")) is None and p.row_search("mlp-mnist", p.row("awp-tuned")) == found
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("sigma_max", -1, "greater than 0"),
-        ("sigma_max", float("inf"), "finite number"),
-        ("scales.quick.detection.search.bounds", [0.5, 0.3], "0 <= lower < upper < 1"),
+        ("sigma_max", 11, "less than or equal to 10"),
+        ("sigma_max", float("inf"), ""),
+        ("sigma_max", True, "must be a number"),
         ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
-        ("tasks", ["mlp-mnits"], ", ".join(CLASSIFICATION)),
-        ("deep.tasks", ["preact51-cifar10"], "preact50-cifar10"),
-        ("no_norm.methods.train", ["ftna"], "'erm', 'awp' or 'uniform'"),
-        ("detection.tasks", ["mlp-mnist"], "must be one of maskrcnn-pennfudan"),
-        ("detection.methods", ["awp"], "'erm' or 'bayesft'"),
-        ("ablation.data", ["imagenet"], "mnist, cifar10"),
+        ("tasks", ["mlp-mnits"], "mlp-mnist, lenet-mnist"),
+        ("tasks", [], "at least 1"),
         ("tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
-        ("ablation.factors", ["colour"], "dropout, normalization, depth, activation"),
-        ("methods.train", ["erm", "empire"], "'erm', 'awp' or 'uniform'"),
-        ("methods.search", ["grid"], "'bayesft' or 'random'"),
         ("seeds", [], "at least 1"),
         ("seeds", [-1], "greater than or equal to 0"),
-        ("search.acquisition", "pi", "'ei', 'mean' or 'lcb'"),
-        ("scales.quick.tasks.mlp-mnist.search.bounds", [0.5, 0.2], "0 <= lower < upper < 1"),
-        ("search.sigmas.mnist", [], "at least 1"),
-        ("training.awp.gama", 0.01, "did you mean gamma? Allowed here: gamma"),
-        ("sigma_mx", 1.5, "did you mean sigma_max?"),
-        ("scales.quick.tasks.mlp-mnist.evaluate.draws", 1, "greater than or equal to 2"),
-        ("scales.quick.ablation.mnist.train.batch_size", 0, "greater than or equal to 2"),
-        ("scales.quick.tasks.mlp-mnist.train.with", 1, "did you mean width?"),
-        ("scales.quick.tasks.stn-gtsrb.train.width", 0, "greater than 0"),
-        ("training.uniform.rate.mnist", 1.0, "less than 1"),
-        ("data.source", "internet", "'embedded' or 'official'"),
-        ("tuned.methods", ["erm"], "'awp', 'drift_aware', 'uniform', 'drift_dropout' or 'bayesft'"),
-        ("study.jobs", 0, "greater than 0"),
-        ("study.landscape", 30, "less than or equal to 25"),
-        ("training.drift_dropout.rate.mnist", 1.0, "less than 1"),
-        ("search.strategy", "guess", "'gp', 'random' or 'grid'"),
+        ("seeds", [1.0], "valid integer"),
+        ("seeds", [True], "valid integer"),
+        ("seeds", [0, 0], "listed twice"),
         ("threads", 0, "greater than 0"),
+        ("threads", 1025, "less than or equal to 1024"),
+        ("ablation/data", ["imagenet"], "mnist, cifar10"),
+        ("ablation/factors", ["colour"], "dropout, normalization, depth, activation"),
+        ("search/acquisition", "pi", "'ei', 'mean' or 'lcb'"),
+        ("search/sigmas/mnist", [], "at least 1"),
+        ("search/draws", 100_001, "less than or equal to 100000"),
+        ("data/source", "internet", "'embedded' or 'official'"),
+        ("drift/parameters", "some", "'all', 'weights' or 'convolutions'"),
+        ("drift/model", "lognormol", "must be one of"),
+        ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
+        ("study", "big", "'none', 'small' or 'full'"),
+        ("methods/awp/gama", 0.01, "did you mean gamma?"),
+        ("methods/awp/gamma", -1, "greater than 0"),
+        ("methods/uniform/rate", 1.0, "less than 1"),
+        ("methods/mine", {}, "must be one of algorithm1, awp"),
+        ("methods/erm-tuned", {"method": "erm", "search": {}}, "no hyperparameters to search"),
+        ("methods/awp-tuned/search", {"weights": "inherit", "batch": 2}, "batch > 1 needs weights = scratch"),
+        ("methods/awp-tuned/search", {"trails": 3}, "did you mean trials?"),
+        ("methods/erm-no-norm/tasks", ["alexnet-cifar10"], "has no batch norm to leave out"),
+        ("sigma_mx", 1.5, "did you mean sigma_max?"),
+        ("scales/quick/all/train/with", 1, "unknown key"),
+        ("scales/quick/mnist/evaluate/draws", 1, "greater than or equal to 2"),
+        ("scales/quick/mnist/train/batch_size", 0, "greater than or equal to 2"),
+        ("scales/quick/mnist/search/bonds", [0, 0.5], "did you mean bounds?"),
+        ("scales/quick/mnits", {}, "must be one of all, mnist"),
+        ("scales/quick/mnist/trane", {}, "did you mean train?"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(write, key, value, said):
     with pytest.raises(ParameterError) as failure:
-        load(write(key, value))
+        load(write((key, value)))
     message = str(failure.value)
-    assert key in message
+    assert key.split("/")[0] in message and key.split("/")[-1] in message
     assert said in message
-    if not isinstance(value, list):
-        assert repr(value) in message
-
-
-def test_all_that_is_wrong_is_said_at_once(write, tmp_path):
-    content = yaml.safe_load(write("sigma_max", -1).read_text())
-    content["scale"] = "papr"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match=r"(?s)scale = 'papr'.*sigma_max = -1"):
-        load(tmp_path / "params.yaml")
-
-
-def test_a_missing_key_is_named(tmp_path):
-    content = yaml.safe_load(PARAMS.read_text())
-    del content["training"]["awp"]
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match="training.awp: missing"):
-        load(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("changes", "said"),
     [
-        ("methods.train", ["awp"], "must have erm"),
-        ("deep.tasks", ["stn-gtsrb"], "stn-gtsrb is in tasks already"),
-        ("no_norm.tasks", ["alexnet-cifar10"], "has no batch norm to drop; allowed: resnet18-cifar10"),
-        ("tasks", ["mlp-mnist", "vgg11-cifar10"], "preact18-cifar10 must be in tasks or deep.tasks too"),
-        ("training.uniform.rate", {"mnist": 0.5, "cifar10": 0.5}, "training.uniform.rate.gtsrb: missing"),
-        ("search.sigmas", {"mnist": [0.3], "gtsrb": [0.3]}, "search.sigmas.cifar10: missing"),
-        ("methods", {"train": [], "adapt": [], "drift": [], "search": []}, "need at least one method"),
-        ("scales.quick.tasks.mlp-mnist.search.initial", 12, "search.initial = 12: must be less than trials = 12"),
-        ("scales.quick.detection.search.initial", 50, "search.initial = 50: must be less than trials"),
-        (
-            "tuned.tasks",
-            ["preact50-cifar10"],
-            "tuned.tasks = ['preact50-cifar10']: preact50-cifar10 must be in tasks too",
-        ),
-        ("study.reference", "GPs", "study.reference = 'GPs': must be one of study.strategies ("),
-        ("search.batch", 2, "can't inherit weights from one another: batch > 1 needs weights = scratch"),
-        ("tuned.search", {"stop_early": True}, "stop_early needs weights = scratch"),
-        (
-            "tuned.search",
-            {"wights": "scratch"},
-            "tuned.search.wights = 'scratch': unknown key; allowed here: trials",
-        ),
-        (
-            "study.options",
-            {"x": {"kernel": "rbf"}},
-            "study.options.x.kernel = 'rbf': Input should be 'squared_exponential'",
-        ),
-        ("search", {**SEARCH, "weights": "scratch", "stop_early": True}, "a trial of one epoch has no half-way"),
-        ("tuned.search", {"trials": 3}, "initial = 4 must be less than trials = 3, or every trial is random"),
-        ("study.options", {"x": {"trials": 4}}, "'trials': 4}: initial = 4 must be less"),
-        ("tuned.search", {"trials": 26}, "tuned.search: trials = 26: where a single number is searched, at most 25"),
-        ("study.options", {"uniform": {"draws": 9}}, "the name 'uniform' is taken"),
-        ("study.options", {"grid!": {"draws": 9}, "grid?": {"draws": 9}}, "the name 'grid!' is taken"),
-        ("training.drift_dropout.rate", {"mnist": 0.3}, "training.drift_dropout.rate.cifar10: missing"),
-        ("detection.weights", "imagenet", "the backbone slim has only none"),
-        ("scales.quick.tasks", {}, "scales.quick.tasks.mlp-mnist: missing"),
-        ("scales.quick.ablation", {}, "scales.quick.ablation.cifar10: missing"),
+        ([("methods/erm/tasks", ["lenet-mnist"])], "needs the row erm on mlp-mnist"),
+        ([("methods/uniform/rate", {"mnist": 0.5})], "rate.cifar10: missing"),
+        ([("search/sigmas", {"mnist": [0.3]})], "search.sigmas.cifar10: missing"),
+        ([("scales/quick/mnist/search/initial", 6)], "initial = 6: must be less than trials = 6"),
+        ([("scales/quick/mnist/search/bounds", [0.5, 0.3])], "0 <= lower < upper < 1"),
+        ([("scales/quick/mnist/evaluate/sigma_step", 0.0001)], "more than 1000 points"),
+        ([("studies/reference", "gps")], "studies.reference = 'gps': must be one of"),
+        ([("studies/small", ["gps"])], "studies.small: 'gps'"),
+        ([("studies/options/gp", {"title": "x", "search": {}})], "the name is taken"),
+        ([("scales/quick/deep/rows", ["erm", "mine"])], "name mine"),
     ],
 )
-def test_what_contradicts_itself_is_refused(write, key, value, said):
+def test_what_contradicts_itself_is_refused(write, changes, said):
     with pytest.raises(ParameterError, match=re.escape(said)):
-        load(write(key, value))
+        load(write(*changes))
 
 
-def test_a_run_needs_a_task(write, tmp_path):
-    content = yaml.safe_load(PARAMS.read_text())
-    content["tasks"] = content["deep"]["tasks"] = content["detection"]["tasks"] = content["no_norm"]["tasks"] = []
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match="need at least one task"):
-        load(tmp_path / "params.yaml")
+def test_all_that_is_wrong_is_said_at_once(write):
+    with pytest.raises(ParameterError, match=r"(?s)scale = 'papr'.*sigma_max = -1"):
+        load(write(("scale", "papr"), ("sigma_max", -1)))
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text(encoding="utf-8").replace("seeds: [0]  ", "seeds: [010]"), encoding="utf-8")
+    assert load(path).seeds == (10,), "DVC reads it so, too"
 
 
 @pytest.mark.parametrize("content", ["", "- a list", "a: [unclosed"])
@@ -221,15 +167,34 @@ def test_what_is_no_mapping_is_refused(tmp_path, content):
         load(tmp_path / "params.yaml")
 
 
+def test_a_part_alone_is_checked_too(write):
+    assert load_part("sigma_max", PARAMS) == load(PARAMS).sigma_max
+    with pytest.raises(ParameterError, match="sigma_max = -1"):
+        load_part("sigma_max", write(("sigma_max", -1)))
+
+
 def test_the_mirror_comes_from_the_parameters_or_the_environment(write, monkeypatch):
     monkeypatch.setenv("BAYESFT_MIRROR", "/from/environment")
     assert load(PARAMS).mirror == "/from/environment"
-    assert load(write("data.mirror", "/from/parameters")).mirror == "/from/parameters"
+    assert load(write(("data/mirror", "/from/parameters"))).mirror == "/from/parameters"
     monkeypatch.delenv("BAYESFT_MIRROR")
     assert load(PARAMS).mirror is None
 
 
-def test_the_bound_of_trials_on_a_line_is_that_of_the_search():
-    check_space(1, ONE_DIMENSION)
-    with pytest.raises(ValueError, match=f"room for {ONE_DIMENSION}"):
-        check_space(1, ONE_DIMENSION + 1)
+def leaves(content: object, path: str = "") -> list[str]:
+    """The paths of all leaves of params.yaml."""
+    if isinstance(content, dict) and content:
+        return [leaf for key, value in content.items() for leaf in leaves(value, f"{path}/{key}".strip("/"))]
+    return [path]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(leaves(yaml.safe_load(PARAMS.read_text(encoding="utf-8")))),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2),
+)
+def test_any_value_is_accepted_or_refused_by_name(write, key, value):
+    try:
+        load(write((key, value)))
+    except ParameterError as error:
+        assert "params.yaml" in str(error)
