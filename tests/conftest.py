@@ -18,5 +18,5 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items):
-    """The fast tests first: those that run the pipeline, or its stages, take minutes."""
-    items.sort(key=lambda item: (item.get_closest_marker("pipeline") is not None, "test_every_task.py" in item.nodeid))
+    """The fast tests first, then the slow ones, then those that run the pipeline."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("pipeline", "slow")])

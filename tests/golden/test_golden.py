@@ -10,6 +10,7 @@ from tests.golden.rows import NETWORKS, all_numbers, rounding
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_row_gives_its_numbers(name):
     found, expected = all_numbers(name), GOLDEN["networks"][name]
