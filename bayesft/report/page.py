@@ -297,7 +297,7 @@ def _list(lines: str) -> str:
 
 
 def _device_table(result: TaskResults) -> str:
-    devices = [row for row in result.rows() if any("devices" in about for about in result.about[row])]
+    devices = [row for row in result.rows() if any("epochs_repair_per_device" in about for about in result.about[row])]
     table = {
         result.title(row): {"σ = 0": _show(result.at(row, 0.0)), "mean over the grid": _show(result.over_grid(row))}
         for row in (BASELINE, *result.beside(), *devices)

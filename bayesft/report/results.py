@@ -84,7 +84,7 @@ class TaskResults:
             raise ValueError(f"no results of {', '.join(missing)}: run dvc repro")
         accuracy, about = ({name: of[row] for name, row in rows.items()} for of in (self.accuracy, self.about))
         metrics = {name: self.metrics[row] for name, row in rows.items() if row in self.metrics}
-        return replace(self, accuracy=accuracy, about=about, metrics=metrics)
+        return replace(self, accuracy=accuracy, about=about, metrics=metrics, shown={})
 
     def rows(self) -> list[str]:
         """The rows to show, in the order of the report."""

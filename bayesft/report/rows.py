@@ -42,11 +42,11 @@ class Row:
 
     @property
     def look(self) -> Look:
-        """The method's look. On another network the colour is darker, the dashes are others, the marker is turned."""
+        """The method's look. On another network the colour is darker and shifted, and dashes and marker are others."""
         look = self.of.look
         if not self.network:
             return look
         hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(look.colour))
         dashes = (0, (4, 1, 1, 1)) if look.dashes == "-" and self.method == BASELINE else (0, (1, 1))
-        colour = to_hex(colorsys.hls_to_rgb(hue, 0.55 * light, saturation))
+        colour = to_hex(colorsys.hls_to_rgb((hue - 0.11) % 1, 0.6 * light, saturation))
         return Look(colour, dashes, {"o": "<", "*": ">"}.get(look.marker, "d"))

@@ -17,7 +17,6 @@ SIGMAS = [0.0, 0.3, 0.6, 0.75]
 DATA = {
     "name": "digits",
     "source": "embedded",
-    "title": "MLP, handwritten digits",
     "classes": 10,
     "images_used": {"train": 997, "validation": 300, "test": 1500},
 }
@@ -32,6 +31,7 @@ def _trials(count: int, shift: float = 0.0) -> list[dict]:
             "objective": u + shift,
             "standard_error": 0.02,
             "cumulative_epochs": 2 * (n + 1),
+            "epochs": 2,
             "recheck": 0.68 if n == 2 else None,
             "recheck_error": 0.01 if n == 2 else None,
         }
@@ -192,7 +192,7 @@ def study_files() -> Callable[..., dict]:
         return {
             seed: {
                 "sigmas": [0.0, 1.5],
-                "data": DATA,
+                "data": {**DATA, "title": "MLP, handwritten digits"},
                 "runs": {name: run(place, epochs, seed) for place, (name, epochs) in enumerate(runs.items())},
                 "landscape": {
                     "rates": [0.1, 0.3, 0.5, 0.7],

@@ -27,7 +27,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
-OWN_GAIN = "drift-aware + dropout − row"
+OWN_GAIN = "row − ERM"
 
 
 def cells_of(table: list[list[str]], name: str) -> dict[str, str]:
@@ -98,8 +98,8 @@ def test_page_names_the_metric_of_detection(of_detection, results, detections):
 
 def test_detection_has_a_table_of_all_metrics(of_detection, detections):
     result, (_, main, every, *_) = detections(), tables(of_detection)
-    assert main[0] == ["", "σ = 0", "σ = 0.2", "σ = 0.4", "σ = 0.6", "mean", "BayesFT − row"]
-    assert every[0] == main[0][:-1]
+    assert main[0] == ["", "σ = 0", "σ = 0.2", "σ = 0.4", "σ = 0.6", "mean", "BayesFT − row", OWN_GAIN]
+    assert every[0] == main[0][:-2]
     assert [line[0] for line in every[2:]] == [f"{m}: {ROWS[row]}" for m in METRICS.values() for row in result.rows()]
     assert cells_of(every, "box mAP@0.5: ERM") == {k: v for k, v in cells_of(main, "ERM").items() if k in every[0]}
     for name, shown in METRICS.items():
@@ -195,8 +195,8 @@ def test_accuracy_table_has_every_row_and_level(whole, results):
         apart = result.difference("bayesft", row)
         expected = "–" if row == "bayesft" else f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
         assert cells["BayesFT − row"] == expected
-        own = result.difference("drift_dropout", row)
-        assert cells[OWN_GAIN] == ("–" if row == "drift_dropout" else f"{own.mean:+.3f} ± {own.half_width:.3f}")
+        own = result.difference(row, "erm")
+        assert cells[OWN_GAIN] == ("–" if row == "erm" else f"{own.mean:+.3f} ± {own.half_width:.3f}")
     assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.05")
 
 
@@ -247,14 +247,10 @@ def test_the_study_has_its_table_under_its_figure(results, studies):
 def test_devices_have_a_table_where_there_are_devices(whole, results):
     table = tables(whole)[5]
     assert table[0][1:] == ["σ = 0", "mean over the grid"]
-    assert [line[0] for line in table[2:]] == [
-        "ERM, no device",
-        "ERM, programmed and not repaired",
-        "ReRAM-V, repaired",
-    ]
+    assert [line[0] for line in table[2:]] == ["ERM", "erm-programmed", "ReRAM-V"]
     bare = results().at("erm-programmed", 0.0)
     expected = f"{bare.mean:.3f} ± {bare.half_width:.3f}"
-    assert cells_of(table, "ERM, programmed and not repaired")["σ = 0"] == expected
+    assert cells_of(table, "erm-programmed")["σ = 0"] == expected
     without = page("t", NOTE, {"mlp-mnist": results(rows=["erm", "bayesft"])}, {}, [])
     assert "programming error" not in without and len(tables(without)) == 4
 

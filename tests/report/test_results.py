@@ -127,15 +127,6 @@ def test_sites_keep_their_order(files):
     assert list(gather(content).about["bayesft"][0]["rates"]) == ["10", "2", "1"]
 
 
-def test_rows_are_in_the_order_of_reports_with_unknown_ones_last(results):
-    everything = results()
-    assert everything.rows() == [row for row in ROWS if not row.endswith("-no-norm")]
-    assert results(rows=list(reversed(ROWS))).rows() == list(ROWS)
-    assert DEVICE_ROW in everything.accuracy and DEVICE_ROW not in everything.rows()
-    mixed = gather({0: file({m: [[0.5, 0.5]] * 2 for m in ("bayesft", "new method", DEVICE_ROW, "erm")})})
-    assert mixed.rows() == ["erm", "bayesft", "new method"]
-
-
 def test_curve_of_one_seed_is_over_draws():
     clean, drifted = ONE_SEED.curve("erm")
     assert (clean.mean, clean.half_width, clean.over, clean.count) == (pytest.approx(0.9), pytest.approx(0), "draws", 3)
@@ -260,11 +251,11 @@ def test_table_of_trials_has_a_line_a_trial(results):
     table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(rows=["erm", "random"])})
     assert len(table) == 2 * 7 * 5 + 5  # BayesFT, its control and five tuned methods; the control alone
     assert list(table.columns) == [
-        "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "recheck",
+        "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "epochs", "recheck",
         "recheck_error", "value_1", "value_2",
     ]  # fmt: skip
     line = table[(table.task == "mlp-mnist") & (table.search == "bayesft") & (table.seed == 3) & (table.number == 2)]
-    assert line[["objective", "cumulative_epochs", "recheck", "value_1", "value_2"]].values.tolist() == [
+    assert line[["objective", "cumulative_epochs", "epochs", "recheck", "value_1", "value_2"]].values.tolist() == [
         pytest.approx([0.71, 6, 0.68, 0.2, 0.6])
     ]
     assert set(table[table.task == "lenet-mnist"].search) == {"random"}
@@ -319,3 +310,10 @@ def test_tuned_rows_are_told_apart_from_the_methods_that_they_are_of(results):
     assert not [row for row in result.untuned() if row.endswith("-tuned")]
     assert set(result.rows()) == {*result.untuned(), *result.tuned().values()}
     assert result.searches() == ["random", "bayesft"]
+
+
+def test_rows_are_those_of_the_report_in_its_order(results):
+    everything = results()
+    assert everything.rows() == [row for row in ROWS if not row.endswith("-no-norm")]
+    assert results(rows=list(reversed(ROWS))).rows() == list(ROWS)
+    assert everything.beside() == [DEVICE_ROW]

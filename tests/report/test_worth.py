@@ -48,7 +48,7 @@ def test_seeds_that_do_not_belong_together_are_refused(study_files, change):
     files = study_files()
     files[1][change] = {} if change == "runs" else [0.0]
     with pytest.raises(ValueError, match="seed 1 has other runs or another grid: run dvc repro"):
-        Study.gather(files, ["GP", "random", "grid"], ["more draws", "early stop"], "GP", {})
+        Study.gather(files, ["GP", "random", "grid"], ["more draws", "early stop"], "GP", {name: None for name in ("uniform", "drift_dropout")})
 
 
 def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
@@ -56,9 +56,9 @@ def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
     figure, note = drawn["study"]
     left, right = figure.axes[:2]
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert labels == {"GP", "random", "grid", "uniform rate, no search", "drift-aware + dropout, no search"}
+    assert labels == {"GP", "random", "grid", "uniform", "drift_dropout"}
     assert [tick.get_text() for tick in right.get_yticklabels()] == [
-        "early stop", "more draws", "grid", "random", "drift-aware + dropout, no search", "uniform rate, no search",
+        "early stop", "more draws", "grid", "random", "drift_dropout", "uniform",
     ]  # fmt: skip
     assert left.get_title().startswith("(a)") and figure.axes[2].get_title().startswith("(b)")
     said = " ".join(note.split())
@@ -79,7 +79,7 @@ def test_what_differs_clearly_is_filled(drawn, studies):
 
 def test_the_studys_table_has_a_line_a_run(studies):
     table = study_table(studies())
-    unsearched = ["uniform rate, no search", "drift-aware + dropout, no search"]
+    unsearched = ["uniform", "drift_dropout"]
     assert list(table.index) == [*unsearched, "GP", "random", "grid", "more draws", "early stop"]
     assert table.loc["GP", "gain over “GP”"] == "–"
     assert table.loc["early stop", "epochs of search"] == "30"
