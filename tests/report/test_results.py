@@ -256,7 +256,7 @@ def test_table_of_trials_has_a_line_a_trial(results):
     ]  # fmt: skip
     line = table[(table.task == "mlp-mnist") & (table.search == "bayesft") & (table.seed == 3) & (table.number == 2)]
     assert line[["objective", "cumulative_epochs", "epochs", "recheck", "value_1", "value_2"]].values.tolist() == [
-        pytest.approx([0.71, 6, 0.68, 0.2, 0.6])
+        pytest.approx([0.71, 6, 2, 0.68, 0.2, 0.6])
     ]
     assert set(table[table.task == "lenet-mnist"].search) == {"random"}
 
