@@ -65,7 +65,7 @@ def nets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = seeded(lambda: torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)))
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    torch.save(model.state_dict(), tmp_path / "w.pt")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
     yield model
     sys.modules.pop("nets_of_a_test", None)
 
@@ -77,7 +77,7 @@ def test_the_command_measures_prints_and_draws(nets, tmp_path, capsys):
     found = bayesft.Robustness.load(tmp_path / "r.safetensors")
     assert found.scores[1, 1] == pytest.approx(by_hand(nets, *data(), 0.8, 1)) and str(found) in printed
     assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
-    command[2] = "w.pt"
+    command[2] = "w.safetensors"
     more = ["--score", "nets_of_a_test:first", "--fault", "nets_of_a_test:shift", "--draws", "1", "--quiet"]
     assert main([*command, *more, "--save", "s.safetensors", "--picture", "p.svg"]) == 0
     again = bayesft.Robustness.load(tmp_path / "s.safetensors")
