@@ -91,7 +91,10 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
         if i + columns < len(results):
             ax.set_xlabel("")
         text = _said(result, few=len(result.untuned()) < most / 2)
-        ax.text(0.98, 0.98, text, transform=ax.transAxes, fontsize=6.5, color="0.45", ha="right", va="top")
+        high = max(result.curve(row)[-1].mean for row in result.untuned()) > 0.4  # then the corner above is taken
+        above = {"x": 0.98, "y": 0.98, "ha": "right", "va": "top"}
+        place = {"x": 0.02, "y": 0.13, "ha": "left", "va": "bottom"} if high else above
+        ax.text(s=text, transform=ax.transAxes, fontsize=6.5, color="0.45", **place)
     shown = _shown(axes.flat[: len(results)], results.values())
     if empty := axes.size - len(results):  # the legend has room beside the last panels
         for ax in axes.flat[-empty:]:
@@ -129,7 +132,8 @@ def _said(result: TaskResults, few: bool) -> str:
     for found in trials:
         inherits = found[-1]["cumulative_epochs"] > found[0]["cumulative_epochs"]
         how = "inherit weights" if inherits else "from fresh weights"
-        lines.append(f"BayesFT's trials: {found[0]['epochs']} epochs, {how}")
+        epochs = found[0]["epochs"]
+        lines.append(f"BayesFT's trials: {epochs} epoch{'s' * (epochs != 1)}, {how}")
     if few:
         lines.append("only " + ", ".join(map(result.title, result.untuned())))
     return "\n".join(lines)
