@@ -4,13 +4,14 @@ import difflib
 import math
 import os
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -24,6 +25,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from bayesft.drift import fault_model
 from bayesft.methods import load as load_method
+from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
 from bayesft.tasks import ABLATIONS, FACTORS, TASKS
 
@@ -33,7 +35,8 @@ DATA = tuple(dict.fromkeys(task.data for task in TASKS.values()))
 LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.family), "ablation",
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
-BUDGET = {"epochs", "inherited_epochs"}  # of a search: what becomes its `epochs`
+DETECTOR = ("backbone", "size", "weights")  # what the detector takes, whose module is slow to import
+TAKEN = ("ablation", "study")  # names of folders beside those of the rows
 
 
 class ParameterError(ValueError):
@@ -57,17 +60,11 @@ def _distinct(values: tuple) -> tuple:
     return values
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
 Distinct = AfterValidator(_distinct)
 Positive = Annotated[StrictInt, Field(gt=0)]
 Seeds = Annotated[tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...], Distinct]
-Sigma = Annotated[NonNegativeFloat, Field(le=10), BeforeValidator(_no_bool)]
-SomeSigma = Annotated[PositiveFloat, Field(le=10), BeforeValidator(_no_bool)]
+Sigma = Annotated[NonNegativeFloat, Field(le=10)]
+SomeSigma = Annotated[PositiveFloat, Field(le=10)]
 Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=MOST_POINTS), Distinct]
 Draws = Annotated[StrictInt, Field(ge=2, le=100_000)]
 DataName = Annotated[str, _one_of(DATA)]
@@ -172,7 +169,13 @@ class Budget(Settings):
     evaluate: Grid
 
 
-SearchFields = tuple(SearchSettings.model_fields)
+# What a change of `search` may have: that of a layer, of a row, or of the study.
+FINITE = ConfigDict(allow_inf_nan=False)
+CHANGES = {
+    name: TypeAdapter(field.rebuild_annotation(), config=FINITE) for name, field in SearchSettings.model_fields.items()
+}
+CHANGES |= {"epochs": TypeAdapter(Positive | None), "inherited_epochs": TypeAdapter(Positive)}
+CHANGES["sigmas"] = TypeAdapter(Sigmas, config=FINITE)
 Rule = create_model(
     "Rule",
     __base__=Settings,
@@ -220,7 +223,7 @@ class Parameters(Settings):
         given = self.methods[name]
         own = {key: value for key, value in given.items() if key in Row.model_fields}
         rest = {key: value for key, value in given.items() if key not in own}
-        return Row.model_validate({"method": name, **own, "settings": rest})
+        return Row.model_validate({"method": name, **own, "settings": rest}, strict=True)
 
     def layers(self, task: str) -> tuple[str, ...]:
         """The layers of a task's budget, in the order in which they change one another."""
@@ -237,7 +240,7 @@ class Parameters(Settings):
                 # A network's change replaces the one before it: networks have no keys in common.
                 joined = isinstance(value, dict) and isinstance(merged.get(part), dict) and part != "network"
                 merged[part] = {**merged[part], **value} if joined else value
-        return Budget.model_validate(merged)
+        return Budget.model_validate(merged, strict=True)
 
     def seeds_of(self, task: str) -> tuple[int, ...]:
         """The training seeds of a task."""
@@ -273,7 +276,7 @@ class Parameters(Settings):
                     raise ValueError(f"{key}.{data}: missing; {task} needs it")
                 value = value[data]
             settings[key] = value
-        return load_method(row.method).Settings(**settings).model_dump()
+        return load_method(row.method).Settings.model_validate(settings, strict=True).model_dump()
 
     def search_settings(self, task: str, *changes: Mapping[str, Any]) -> SearchSettings:
         """The rule and the budget of a search on a task: `search`, changed by the budget and then by each change."""
@@ -286,7 +289,7 @@ class Parameters(Settings):
             rule["epochs"] = inherited
         elif rule["epochs"] is None:
             rule["epochs"] = self.budget(task).train.epochs
-        return SearchSettings(**rule)
+        return SearchSettings.model_validate(rule, strict=True)
 
     def row_search(self, task: str, row: Row) -> SearchSettings | None:
         """The search of a row's hyperparameters on a task, or None where they are given."""
@@ -335,7 +338,7 @@ def load(path: Path = PARAMETERS) -> Parameters:
     """
     content = read(path)
     try:
-        parameters = Parameters.model_validate(content)
+        parameters = Parameters.model_validate(_tuples(content), strict=True)
         wrong = _layers(parameters) or _contradictions(parameters)
     except ValidationError as error:
         wrong = [explain(entry, Parameters) for entry in error.errors()]
@@ -348,10 +351,17 @@ def load_part(key: str, path: Path = PARAMETERS) -> Any:
     """One checked entry of params.yaml, such as `sigma_max`, for a stage that reads nothing else of it."""
     field = Parameters.model_fields[key]
     try:
-        return TypeAdapter(field.rebuild_annotation()).validate_python(read(path).get(key))
+        return TypeAdapter(field.rebuild_annotation()).validate_python(_tuples(read(path).get(key)), strict=True)
     except ValidationError as error:
         lines = [explain({**entry, "loc": (key, *entry["loc"])}, Parameters) for entry in error.errors()]
         raise ParameterError(f"{path}:\n  " + "\n  ".join(lines)) from None
+
+
+def _tuples(value: Any) -> Any:
+    """Tuples for the lists of a file. The schema is strict: it makes no number of a text, nor of yes or no."""
+    if isinstance(value, dict):
+        return {key: _tuples(part) for key, part in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _layers(p: Parameters) -> list[str]:
@@ -364,8 +374,10 @@ def _layers(p: Parameters) -> list[str]:
                 if part not in PARTS:
                     wrong.append(f"{where} = {value!r}: {_unknown(part, PARTS)}")
                 elif part == "search" and isinstance(value, dict):
-                    wrong += [f"{where}.{key} = {value[key]!r}: {_unknown(key, (*SearchFields, 'inherited_epochs'))}"
-                              for key in value if key not in (*SearchFields, "inherited_epochs")]  # fmt: skip
+                    wrong += _wrong_change(where, value)
+                elif part == "network" and isinstance(value, dict):
+                    wrong += [f"{where}.{key} = {number!r}: must be finite" for key, number in value.items()
+                              if isinstance(number, float) and not math.isfinite(number)]  # fmt: skip
         for task in (*TASKS, *(f"ablation-{name}" for name in ABLATIONS)):
             try:
                 p.budget(task, scale)
@@ -418,6 +430,8 @@ def _contradictions(p: Parameters) -> list[str]:
             )
         if budget.pixels is not None and TASKS[task].metric != "accuracy":
             wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: a detector has network.size instead")
+        for name in names:
+            wrong += _wrong_network(p, task, name)
         wrong += _wrong_searches(p, task, names)
     studies = p.studies
     if studies.reference not in studies.strategies:
@@ -428,8 +442,20 @@ def _contradictions(p: Parameters) -> list[str]:
             wrong.append(f"studies.small: {name!r} is no name of studies.strategies or studies.options")
     for name in set(studies.strategies) & set(studies.options):
         wrong.append(f"studies.options.{name}: the name is taken by a strategy")
+    for group in ("strategies", "options"):
+        for name, of in getattr(studies, group).items():
+            key = f"studies.{group}.{name}"
+            wrong += _wrong_change(f"{key}.search", of.search)
+            try:
+                if load_method(of.method).searched_as == "method":
+                    wrong.append(f"{key}.method = {of.method!r}: it has no hyperparameters to search")
+            except ValueError as error:
+                wrong.append(f"{key}: {error}")
     if p.study != "none" and not wrong:
         for task in studies.tasks:
+            if TASKS[task].metric != "accuracy":
+                wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} has no accuracy to study")
+                continue
             if task not in p.tasks:
                 wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
             for name in (*studies.strategies, *studies.options):
@@ -458,6 +484,9 @@ def _wrong_row(p: Parameters, name: str) -> list[str]:
         if row.network.get("normalization", "") is None and not TASKS[task].normalized:
             having = ", ".join(name for name, t in TASKS.items() if t.normalized)
             wrong.append(f"{key}.tasks: {task} has no batch norm to leave out; allowed: {having}")
+    if name in TAKEN:
+        wrong.append(f"{key}: data/models or data/results has a folder of this name for something else")
+    wrong += _wrong_change(f"{key}.search", row.search or {})
     if row.search is not None and method.searched_as == "method":  # the base class, which has none
         wrong.append(f"{key}.search: {row.method} has no hyperparameters to search")
     for task in p.tasks:
@@ -470,6 +499,19 @@ def _wrong_row(p: Parameters, name: str) -> list[str]:
         except ValueError as error:
             if TASKS[task].metric == "accuracy" or method.detects:
                 wrong.append(f"{key}.{error}")
+    return wrong
+
+
+def _wrong_network(p: Parameters, task: str, name: str) -> list[str]:
+    """What a task's network, with a row's changes, is given and does not take."""
+    wrong, change = [], p.row(name).network
+    specification = p.specification(task, change)
+    kind = specification.pop("network")
+    known = DETECTOR if kind == "detector" else tuple(signature(NETWORKS[kind]).parameters)
+    for key, value in specification.items():
+        where = f"methods.{name}.network.{key}" if key in change else f"scales.{p.scale}: network.{key}"
+        if key not in known:
+            wrong.append(f"{where} = {value!r}, of {task}: {_unknown(key, known)}")
     return wrong
 
 
@@ -486,6 +528,20 @@ def _wrong_searches(p: Parameters, task: str, names: list[str]) -> list[str]:
     return wrong
 
 
+def _wrong_change(key: str, change: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the entries of a change of `search`, each by itself."""
+    wrong = []
+    for name, value in change.items():
+        if name not in CHANGES:
+            wrong.append(f"{key}.{name} = {value!r}: {_unknown(name, CHANGES)}")
+            continue
+        try:
+            CHANGES[name].validate_python(value, strict=True)
+        except ValidationError as error:
+            wrong += [explain({**entry, "loc": (key, name, *entry["loc"])}) for entry in error.errors()]
+    return wrong
+
+
 def _wrong_search(key: str, settings: Any) -> list[str]:
     """What is wrong with a search, all of its changes together."""
     try:
@@ -494,8 +550,6 @@ def _wrong_search(key: str, settings: Any) -> list[str]:
         lines = []
         for error in errors.errors():
             where, message = ".".join(map(str, (key, *error["loc"]))), error["msg"].removeprefix("Value error, ")
-            if error["type"] == "extra_forbidden":
-                message = _unknown(str(error["loc"][-1]), (*SearchFields, "inherited_epochs"))
             value = f" = {error['input']!r}" if error["loc"] else ""
             lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
         return lines
@@ -504,9 +558,9 @@ def _wrong_search(key: str, settings: Any) -> list[str]:
     return []
 
 
-def _unknown(key: str, known: Iterable[str]) -> str:
+def _unknown(key: object, known: Iterable[str]) -> str:
     known = list(known)
-    close = difflib.get_close_matches(key, known, 1)
+    close = difflib.get_close_matches(str(key), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"unknown key; {hint}Allowed here: {', '.join(known)}"
 
@@ -530,4 +584,6 @@ def explain(error: Mapping[str, Any], schema: Any = None) -> str:
     value = error["input"]
     if isinstance(value, float) and math.isnan(value):
         value = "nan"
+    if isinstance(value, tuple):
+        value = list(value)
     return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"

@@ -82,7 +82,8 @@ def test_searches_differ_in_what_the_methods_say():
         ("sigma_max", -1, "greater than 0"),
         ("sigma_max", 11, "less than or equal to 10"),
         ("sigma_max", float("inf"), ""),
-        ("sigma_max", True, "must be a number"),
+        ("sigma_max", True, "valid number"),
+        ("sigma_max", "1.2", "valid number"),
         ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
         ("tasks", ["mlp-mnits"], "mlp-mnist, lenet-mnist"),
         ("tasks", [], "at least 1"),
@@ -112,6 +113,41 @@ def test_searches_differ_in_what_the_methods_say():
         ("methods/awp-tuned/search", {"weights": "inherit", "batch": 2}, "batch > 1 needs weights = scratch"),
         ("methods/awp-tuned/search", {"trails": 3}, "did you mean trials?"),
         ("methods/erm-no-norm/tasks", ["alexnet-cifar10"], "has no batch norm to leave out"),
+        ("methods/awp/gamma", True, "valid number"),
+        ("methods/reram_v/rounds", 5.0, "valid integer"),
+        ("methods/reram_v/devices", "3", "valid integer"),
+        ("methods/awp-tuned/search", {"trials": 4.0}, "awp-tuned.search.trials = 4.0: input should be a valid integer"),
+        ("methods/awp-tuned/tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
+        ("methods/erm/network", {"normalisation": None}, "did you mean normalization?"),
+        ("methods/study", {"method": "erm"}, "has a folder of this name"),
+        ("recipe/weight_decay", False, "valid number"),
+        ("search/lr", True, "valid number"),
+        ("search/bounds", [0.0, False], "valid number"),
+        ("search/sigmas/mnist", [0.3, 0.3], "listed twice"),
+        ("search/sigmas/mnist", [0.3, "0.6"], "valid number"),
+        ("pictures/sigmas", [0.0, 0.0], "listed twice"),
+        ("boundary/sigmas", [0.0, 0.0], "listed twice"),
+        ("boundary/points", 1e3, "valid integer"),
+        ("ablation/data", ["mnist", "mnist"], "listed twice"),
+        ("ablation/factors", ["depth", "depth"], "listed twice"),
+        ("more_seeds/mnist", [1, 1], "listed twice"),
+        ("more_seeds/mnits", [1], "must be one of mnist"),
+        ("studies/seeds", [0, 0], "listed twice"),
+        ("studies/small", ["gp", "gp"], "listed twice"),
+        ("studies/tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
+        ("studies/tasks", ["maskrcnn-pennfudan"], "has no accuracy to study"),
+        ("studies/strategies/gp", {"title": "GP", "search": {"inherited_epochs": 4.0}}, "gp.search.inherited_epochs = 4.0"),
+        ("studies/strategies/gp", {"title": "GP", "search": {}, "method": "awpp"}, "must be one of algorithm1, awp"),
+        ("studies/strategies/gp", {"title": "GP", "search": {}, "method": "ftna"}, "no hyperparameters to search"),
+        ("studies/options/mean", {"title": "mean", "search": {"acquisiton": "mean"}}, "did you mean acquisition?"),
+        ("threads", 1.0, "valid integer"),
+        ("parallel/jobs", True, "valid integer"),
+        ("scales/quick/deep/rows", ["erm", "erm"], "listed twice"),
+        ("scales/paper/mnist/search/bounds", [0.0, float("nan")], "finite number"),
+        ("scales/paper/mnist/search/trials", "12", "valid integer"),
+        ("scales/quick/mnist/search/sigmas", [0.3, 0.3], "listed twice"),
+        ("scales/quick/all/network/widht", 1, "did you mean width?"),
+        ("scales/paper/all/network/width", float("nan"), "must be finite"),
         ("sigma_mx", 1.5, "did you mean sigma_max?"),
         ("scales/quick/all/train/with", 1, "unknown key"),
         ("scales/quick/mnist/evaluate/draws", 1, "greater than or equal to 2"),
@@ -181,6 +217,9 @@ def test_the_mirror_comes_from_the_parameters_or_the_environment(write, monkeypa
     assert load(PARAMS).mirror is None
 
 
+CONTENT = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+
+
 def leaves(content: object, path: str = "") -> list[str]:
     """The paths of all leaves of params.yaml."""
     if isinstance(content, dict) and content:
@@ -188,13 +227,29 @@ def leaves(content: object, path: str = "") -> list[str]:
     return [path]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def at(content: object, key: str) -> object:
+    for part in key.split("/"):
+        content = content[part]
+    return content
+
+
+def as_yaml(value: object) -> object:
+    """Lists for tuples."""
+    return [as_yaml(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(leaves(yaml.safe_load(PARAMS.read_text(encoding="utf-8")))),
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2),
-)
-def test_any_value_is_accepted_or_refused_by_name(write, key, value):
+    st.sampled_from(leaves(CONTENT)),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("1.5ex-", max_size=3)
+    | st.lists(st.integers(0, 2) | st.floats() | st.booleans(), max_size=2),
+)  # fmt: skip
+def test_any_value_is_refused_by_its_key_or_read_as_it_is(write, key, value):
     try:
-        load(write((key, value)))
+        found = at(load(write((key, value))).model_dump(), key)
     except ParameterError as error:
-        assert "params.yaml" in str(error)
+        parts = key.split("/")
+        assert parts[-1] in str(error) or parts[-2] in str(error)
+    else:
+        found = as_yaml(found)
+        assert found == value and type(found) in (type(value), float if type(value) is int else type(value))
