@@ -1,15 +1,27 @@
 """What runs again: the plan's fingerprints change for what a change decides, and for nothing else."""
 
 import json
+import os
+import runpy
 import shutil
-import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
+
+
+def make_plan(folder: Path) -> None:
+    """Run the stage `plan` of the copy in `folder`, in this forked process, which has torch already."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv, sys.dont_write_bytecode = ["plan"], True
+    for name in [name for name in sys.modules if name.split(".")[0] in ("bayesft", "stages")]:
+        del sys.modules[name]
+    runpy.run_module("stages.plan", run_name="__main__")
 
 
 class Copy:
@@ -24,9 +36,10 @@ class Copy:
 
     def plan(self) -> dict[str, str]:
         """The fingerprints, by stage."""
-        command = [sys.executable, "-m", "stages.plan"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        process = get_context("fork").Process(target=make_plan, args=(self.folder,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
         content = json.loads((self.folder / "data/plan.json").read_text())
         return {f"{stage}.{of}": found for stage, part in content.items() for of, found in part.items()}
 
@@ -36,8 +49,10 @@ class Copy:
         text = path.read_text(encoding="utf-8")
         assert old in text, f"{file} has no {old!r}"
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        after = self.plan()
-        path.write_text(text, encoding="utf-8")
+        try:
+            after = self.plan()
+        finally:
+            path.write_text(text, encoding="utf-8")
         return {name for name in self.before if after[name] != self.before[name]}
 
 
@@ -67,13 +82,14 @@ def test_the_resolver_of_recipes_decides_what_trains(copy):
 
 
 def test_the_resolver_of_searches_decides_what_searches(copy):
-    changed = copy.changed("stages/parameters.py", "return SearchSettings(**rule)", "return SearchSettings(**{**rule, 'top': 2})")
+    edit = "return SearchSettings.model_validate(rule, strict=True)"
+    changed = copy.changed("stages/parameters.py", edit, edit.replace("rule,", "{**rule, 'top': 2},"))
     assert {"train.bayesft", "train.random", "train.awp-tuned", "study.all"} <= changed
     assert not changed & {"train.erm", "train.ftna", "train.awp"} and "evaluate" not in kinds(changed)
 
 
 def test_the_resolver_of_a_methods_settings_decides_its_training(copy):
-    edit = "return load_method(row.method).Settings(**settings).model_dump()"
+    edit = "return load_method(row.method).Settings.model_validate(settings, strict=True).model_dump()"
     changed = copy.changed("stages/parameters.py", edit, edit + ' | ({"rounds": 1} if row.method == "reram_v" else {})')
     assert changed == {"train.reram_v"}
 
@@ -94,3 +110,44 @@ def test_the_code_of_a_method_decides_its_rows(copy):
 def test_the_fault_model_decides_what_drifts(copy):
     changed = copy.changed("bayesft/drift/faults/lognormal.py", '"""', '"""Changed. ')
     assert kinds(changed) >= {"boundary", "train", "evaluate", "study"}
+
+
+def test_what_decides_no_result_is_in_no_plan(copy):
+    assert copy.changed("params.yaml", "sigma_max: 1.2 ", "sigma_max: 1.5 ") == set()
+    assert copy.changed("params.yaml", "{backend: fork, jobs: 0}", "{backend: loky, jobs: 3}") == set()
+
+
+def test_the_device_decides_everything(copy):
+    assert copy.changed("params.yaml", "device: auto ", "device: cuda ") == set(copy.before)
+
+
+def test_seeds_decide_what_is_trained_and_measured_and_neither_the_data_nor_the_study(copy):
+    rows = {name for name in copy.before if kinds({name}) <= {"train", "evaluate", "ablate", "render"}}
+    assert copy.changed("params.yaml", "seeds: [0] ", "seeds: [0, 7] ") == rows
+    edit = "return tuple(sorted({*self.seeds,"
+    assert copy.changed("stages/parameters.py", edit, edit.replace("{*", "{9, *")) == rows
+
+
+def test_the_resolver_of_networks_decides_what_trains(copy):
+    edit = "**self.budget(task).network, **network}"
+    changed = copy.changed("stages/parameters.py", edit, edit + ' | ({"width": 0.5} if "mnist" in task else {})')
+    assert kinds(changed) == {"train", "study"}
+
+
+def test_the_resolver_of_budgets_decides_what_has_them(copy):
+    edit = "return Budget.model_validate(merged, strict=True)"
+    more = '(b := ' + edit.removeprefix("return ") + ').model_copy(update={"evaluate": Grid(sigma_step=0.3, draws=7)})'
+    assert kinds(copy.changed("stages/parameters.py", edit, f"return {more}")) == {"evaluate", "study", "render"}
+
+
+def test_the_resolver_of_the_studys_searches_decides_the_study(copy):
+    edit = "return of.method, self.search_settings(task, of.search)"
+    changed = copy.changed("stages/parameters.py", edit, edit.replace("of.search)", "of.search, {'draws': 3})"))
+    assert changed == {"study.all"}
+
+
+def test_the_resolver_of_a_rows_search_decides_the_rows_that_search(copy):
+    edit = "return self.search_settings(task, own or {}, row.search or {})"
+    changed = copy.changed("stages/parameters.py", edit, edit.replace("or {})", "or {}, {'draws': 3})"))
+    assert {"train.bayesft", "train.algorithm1", "train.awp-tuned"} <= changed and kinds(changed) == {"train"}
+    assert not changed & {"train.erm", "train.awp", "train.uniform", "train.reram_v"}
