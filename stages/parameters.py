@@ -417,7 +417,7 @@ def _contradictions(p: Parameters) -> list[str]:
         for unknown in set(p.budget(task).rows or ()) - set(p.methods):
             wrong.append(f"scales.{p.scale}: rows of {task} name {unknown}: must be one of {', '.join(p.methods)}")
         if not names:
-            wrong.append(f"methods: {task} needs at least one row")
+            wrong.append(f"methods, or rows in scales.{p.scale}: {task} needs at least one row")
         for name in names:
             for need in load_method(p.row(name).method).needs:
                 if need not in names:
