@@ -53,9 +53,9 @@ STAND_INS = {  # the data that stand in for a set, by its name in titles
 }  # fmt: skip
 
 
-def heading(task: str, source: str) -> str:
-    """The title of a task on data from `source`: stand-ins never carry the real set's name."""
-    title = TASKS[task].title
+def heading(name: str, source: str) -> str:
+    """The title of a task, or of an ablation, on data from `source`: stand-ins never carry the real set's name."""
+    title = TASKS[name].title if name in TASKS else ABLATIONS[name].title
     if source == "embedded":
         for real, drawn in STAND_INS.items():
             title = title.replace(real, drawn)

@@ -16,7 +16,7 @@ from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
 from bayesft.report.rows import Row
 from bayesft.report.worth import Study
-from bayesft.tasks import ABLATIONS, DETECTION, TASKS, heading
+from bayesft.tasks import ABLATIONS, DETECTION
 from stages.common import RESULTS, Item, Stage, run
 
 TIMINGS = Path("data/timings")
@@ -117,8 +117,7 @@ def _joined(contents: Iterable[dict[str, Any]], task: str) -> dict[str, Any]:
         for key in ("sigmas", "data", "device"):
             if content[key] != first[key]:
                 raise ValueError(f"the rows of {task} differ in {key}: run dvc repro, which makes the outdated anew")
-    data = {**first["data"], "title": heading(task, first["data"]["source"])} if task in TASKS else first["data"]
-    return {**first, "data": data, "rows": {name: row for content in contents for name, row in content["rows"].items()}}
+    return {**first, "rows": {name: row for content in contents for name, row in content["rows"].items()}}
 
 
 def _ablation(plan: Item, data: str) -> dict[str, TaskResults]:

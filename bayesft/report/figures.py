@@ -54,7 +54,7 @@ def figure_2(results: Mapping[str, Mapping[str, TaskResults]], folder: Path, not
     parts = figure.subfigures(len(results), 1, squeeze=False)[:, 0]
     for part, (name, factors) in zip(parts, results.items(), strict=True):
         ablation = ABLATIONS[name]
-        part.suptitle(ablation.title, fontsize=11, fontweight="bold")
+        part.suptitle(next(iter(factors.values())).heading(name), fontsize=11, fontweight="bold")
         axes = part.subplots(1, columns, sharey=True, squeeze=False)[0]
         for ax in axes[len(factors) :]:
             ax.axis("off")

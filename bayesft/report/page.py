@@ -45,17 +45,17 @@ def page(
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
         if name == "study":
             for task, study in studies.items():
-                parts += [f"({TASKS[task].panel}) {study.data['title']}, whole searches:", _markdown(study_table(study))]
+                parts += [f"({TASKS[task].panel}) {study.heading(task)}, whole searches:", _markdown(study_table(study))]
         if name == "landscape":
             for task, study in studies.items():
-                parts.append(f"({TASKS[task].panel}) {study.data['title']}. {landscape_text(study)}")
+                parts.append(f"({TASKS[task].panel}) {study.heading(task)}. {landscape_text(study)}")
     for task, result in tasks.items():
         parts += _task(task, result, "figure3" in pictures)
     if any(ablations.values()):
         parts.append("## The ablations in numbers")
     for name, factors in ablations.items():
         if factors:
-            parts.append(f"### {ABLATIONS[name].title}")
+            parts.append(f"### {next(iter(factors.values())).heading(name)}")
             panels = {key: ABLATIONS[name].factors[key].panel for key in factors}
             parts.append(_list(notes(factors, panels, "", 10_000)))
         for key, result in factors.items():

@@ -11,7 +11,7 @@ import pandas as pd
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.report.rows import OTHER, Row
 from bayesft.methods import Look
-from bayesft.tasks import TASKS
+from bayesft.tasks import TASKS, heading
 
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
 METRICS = {
@@ -91,8 +91,8 @@ class TaskResults:
         return [row for row in self.shown or self.accuracy if row in self.accuracy]
 
     def heading(self, task: str) -> str:
-        """The network and the data, by their own name where they stand in for the real ones."""
-        return self.data.get("title") or TASKS[task].title
+        """The network of a task and the data, by their own name where they stand in for the real ones."""
+        return heading(task, self.data["source"])
 
     def beside(self) -> list[str]:
         """The networks that a method made beside its own."""

@@ -15,7 +15,7 @@ from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
 from bayesft.report.results import TaskResults, notes
 from bayesft.report.style import VARIANT_LOOKS, curve, save
-from bayesft.tasks import TASKS
+from bayesft.tasks import TASKS, heading
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,10 @@ class Study:
         names = tuple(strategies), tuple(options)
         return cls(seeds, sigmas, *names, reference, runs, space, first["data"], unsearched)
 
+    def heading(self, task: str) -> str:
+        """The network of a task and the data, by their own name where they stand in for the real ones."""
+        return heading(task, self.data["source"])
+
     def curve(self, name: str) -> tuple[np.ndarray, list[Estimate]]:
         """The epochs that a search spent, and what came of it, at each of its lengths."""
         epochs, accuracy = self.runs[name]
@@ -169,7 +173,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
         left.set(
             xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
         )
-        left.set_title(f"({TASKS[task].panel}) {study.data['title']}: strategies")
+        left.set_title(f"({TASKS[task].panel}) {study.heading(task)}: strategies")
         others = [name for name in (*study.unsearched, *study.strategies, *study.options) if name != study.reference]
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
@@ -235,7 +239,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
         left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
-        left.set_title(f"({TASKS[task].panel}) {study.data['title']}: what there is to find")
+        left.set_title(f"({TASKS[task].panel}) {study.heading(task)}: what there is to find")
         left.legend(fontsize=8)
         # Every seed has its own weights at the start, so its trials are compared with one another.
         for place, (values, look) in enumerate(

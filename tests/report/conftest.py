@@ -192,7 +192,7 @@ def study_files() -> Callable[..., dict]:
         return {
             seed: {
                 "sigmas": [0.0, 1.5],
-                "data": {**DATA, "title": "MLP, handwritten digits"},
+                "data": DATA,
                 "runs": {name: run(place, epochs, seed) for place, (name, epochs) in enumerate(runs.items())},
                 "landscape": {
                     "rates": [0.1, 0.3, 0.5, 0.7],

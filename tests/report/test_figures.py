@@ -125,7 +125,7 @@ def test_figure_3_shows_the_curve_of_every_row(drawn, results):
             assert lines[ROWS[row]] == [e.mean for e in result.curve(row)]
         assert len(axes.collections) == len(result.untuned())  # a band each
         assert axes.get_xlim() == (0, 0.75) and axes.get_ylim() == (0, 1)
-    assert [axes.get_title() for axes in figure.axes] == ["(a) MLP, MNIST", "(b) LeNet-5, MNIST"]
+    assert [axes.get_title() for axes in figure.axes] == ["(a) MLP, handwritten digits", "(b) LeNet-5, handwritten digits"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*shown_rows(result), "chance"]
 
 
@@ -254,7 +254,7 @@ def test_figure_2_has_a_row_of_panels_for_each_data_set(drawn, ablations):
     figures.figure_2(given, "folder", NOTE)
     figure, note = drawn["figure2"]
     assert "95 % interval over 4 drift draws" in note and note.count("997 train") == 1
-    assert [part.get_suptitle() for part in figure.subfigs] == ["MLP, MNIST", "plain VGG, CIFAR-10"]
+    assert [part.get_suptitle() for part in figure.subfigs] == ["MLP, handwritten digits", "plain VGG, drawn shapes"]
     assert [axes.get_title() for axes in figure.axes] == [
         "(d) Activation functions", "(b) Normalization", "(h) Activation functions", "(f) Normalization",
     ]  # fmt: skip

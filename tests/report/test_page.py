@@ -7,7 +7,7 @@ import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
 from bayesft.report.results import METRICS, TaskResults
-from bayesft.tasks import DETECTION, TASKS
+from bayesft.tasks import DETECTION, TASKS, heading
 from tests.report.shown import ROWS, gather
 
 NOTE = "scale: quick"
@@ -51,7 +51,8 @@ def test_page_says_what_the_numbers_are(whole, results):
     assert "Accuracy on 1,500 test images" in whole
     assert "the grid σ = 0 … 0.75" in whole
     assert "paired by draw" in whole
-    assert all(TASKS[task].title in whole for task in PANEL_TASKS)
+    assert all(heading(task, "embedded") in whole for task in PANEL_TASKS)
+    assert "MNIST" not in whole and "CIFAR-10" not in whole  # all data are stand-ins
     assert "figures/figure3b.png" in whole
 
 
@@ -60,7 +61,7 @@ def test_summary_has_all_tasks_and_methods(results):
     text = page("t", NOTE, {"mlp-mnist": results(), "preact50-cifar10": few}, {}, [])
     table = tables(text)[0]
     assert table[0] == ["", "ERM, σ = 0", *(ROWS[row] for row in results().untuned())]
-    cells = cells_of(table, "(g) PreAct-ResNet-50, CIFAR-10")
+    cells = cells_of(table, "(g) PreAct-ResNet-50, drawn shapes")
     assert cells["FTNA"] == "–" and cells["BayesFT"] == f"{few.over_grid('bayesft').mean:.3f}"
     assert cells["ERM, σ = 0"] == f"{few.at('erm', 0.0).mean:.3f}"
 
@@ -75,7 +76,7 @@ def test_page_says_where_erm_learned_too_little(files):
 
     weak = said(0.29)
     assert "can't be read as evidence:** without drift, ERM reaches 0.290, less than three times chance (0.100)" in weak
-    assert cells_of(tables(weak)[0], "(a) MLP, MNIST")["ERM, σ = 0"] == "0.290†"
+    assert cells_of(tables(weak)[0], "(a) MLP, handwritten digits")["ERM, σ = 0"] == "0.290†"
     assert "can't be read" not in said(0.31) and "can't be read" not in said(0.29, 43)
 
 
@@ -93,7 +94,7 @@ def test_page_names_the_metric_of_detection(of_detection, results, detections):
     assert "Figure 3. Accuracy (j: box mAP@0.5) under drift" in both
     assert "Accuracy (j: box mAP@0.5), mean over the grid of σ" in both
     clean = detections().at("erm", 0.0).mean
-    assert cells_of(tables(both)[0], "(j) Mask R-CNN, PennFudanPed")["ERM, σ = 0"] == f"{clean:.3f}"
+    assert cells_of(tables(both)[0], "(j) Mask R-CNN, drawn streets")["ERM, σ = 0"] == f"{clean:.3f}"
 
 
 def test_detection_has_a_table_of_all_metrics(of_detection, detections):
@@ -263,7 +264,7 @@ def test_ablations_are_compared_with_their_first_variant(whole, ablations):
     assert apart.mean > 0
     assert cells_of(first, "GELU")["difference"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
     assert cells_of(first, "ReLU")["difference"] == "–"
-    assert "The ablations in numbers" in whole and "### plain VGG, CIFAR-10\n\n- data: digits" in whole
+    assert "The ablations in numbers" in whole and "### plain VGG, drawn shapes\n\n- data: digits" in whole
 
 
 def test_page_without_bayesft_speaks_of_no_difference(results):
