@@ -14,7 +14,7 @@ from bayesft.methods import load
 from bayesft.report import figures, worth
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, curves_table, trials_table
-from bayesft.report.rows import Row
+from bayesft.report.rows import Row, rows_of
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, DETECTION
 from stages.common import RESULTS, Item, Stage, run
@@ -31,7 +31,7 @@ def main() -> None:
     stage = Stage("render")
     (plan,) = stage.items
     folder, note = Path("reports") / plan["scale"], f"scale: {plan['scale']}"
-    rows = {name: Row(name, **row) for name, row in plan["rows"].items()}
+    rows = rows_of(plan["rows"])
     tasks = {task: _task(plan, task, rows) for task in plan["tasks"]}
     ablations = {data: _ablation(plan, data) for data in plan["ablation"]}
     studies = {task: _study(plan, task, tasks[task].data) for task in plan["study"]["tasks"]}

@@ -146,17 +146,17 @@ class TaskResults:
         """The rows without those of tuned methods, which have a figure of their own."""
         return [row for row in self.rows() if row not in self.shown or not self.shown[row].tuned]
 
-    def tuned(self) -> dict[str, str]:
-        """The rows of tuned methods, by those of the same methods with their default values."""
-        return {
-            self.base(row): row for row in self.rows() if row in self.shown and self.shown[row].tuned
-        }
+    def tuned(self) -> list[tuple[str, str]]:
+        """Each tuned row, after the row of the same method and network with given hyperparameters.
 
-    def base(self, row: str) -> str:
-        """The row of the same method with given hyperparameters on the unchanged network, or the method's name."""
-        method = self.shown[row].method
-        same = [r.name for r in self.shown.values() if r.method == method and not r.tuned and not r.network]
-        return same[0] if same else method
+        Where there is no such row, the tuned one stands for it.
+        """
+        pairs = []
+        for row in [row for row in self.rows() if row not in self.untuned()]:
+            of = self.shown[row]
+            same = [r for r in self.untuned() if (self.shown[r].method, self.shown[r].network) == (of.method, of.network)]
+            pairs.append((same[0] if same else row, row))
+        return pairs
 
     def searches(self) -> list[str]:
         """The rows that a search of dropout rates stands behind: BayesFT and its controls."""

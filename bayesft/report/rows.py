@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from matplotlib.colors import to_hex, to_rgb
@@ -11,6 +11,8 @@ from bayesft.methods import Look, Method, load
 
 BASELINE, SUBJECT = "erm", "bayesft"  # what gains are over, and the method that the study is about
 OTHER = Look("#6b6b00", "-", ".")  # of what is no row
+# Dashes and markers of rows that a report has besides a method's plain one. Their colour is the method's, darker.
+VARIANTS = (((0, (4, 1, 1, 1)), "<"), ((0, (1, 1)), ">"), ((0, (7, 2)), "d"), ((0, (3, 1, 1, 1, 1, 1)), "8"))
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,16 @@ class Row:
         method: The method's name.
         tuned: Whether the search finds hyperparameters that the method takes as given.
         network: What differs in the network.
+        variant: Its number among the rows that need a look of their own beside their method's; 0 for none.
+        again: Whether a row before it has the same title.
     """
 
     name: str
     method: str
     tuned: bool = False
     network: Mapping[str, Any] = field(default_factory=dict)
+    variant: int = 0
+    again: bool = False
 
     @property
     def of(self) -> Method:
@@ -36,17 +42,35 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The name in reports."""
+        """The name in reports. Where no word tells a row from one before it, its name does."""
         changes = ["without BN" if (k, v) == ("normalization", None) else f"{k} {v}" for k, v in self.network.items()]
-        return " ".join([self.of.title, *changes]) + (", tuned" if self.tuned else "")
+        return " ".join([self.of.title, *changes]) + ", tuned" * self.tuned + f" [{self.name}]" * self.again
 
     @property
     def look(self) -> Look:
-        """The method's look. On another network the colour is darker and shifted, and dashes and marker are others."""
+        """The method's look. That of a variant is darker and shifted in colour, with other dashes and another marker."""
         look = self.of.look
-        if not self.network:
+        if not self.variant:
             return look
         hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(look.colour))
-        dashes = (0, (4, 1, 1, 1)) if look.dashes == "-" and self.method == BASELINE else (0, (1, 1))
         colour = to_hex(colorsys.hls_to_rgb((hue - 0.11) % 1, 0.6 * light, saturation))
-        return Look(colour, dashes, {"o": "<", "*": ">"}.get(look.marker, "d"))
+        return Look(colour, *VARIANTS[(self.variant - 1) % len(VARIANTS)])
+
+
+def rows_of(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
+    """The rows of a report, no two of the same title.
+
+    Args:
+        described: By name, in the report's order: "method", its name; "network", what differs in the network; "tuned",
+            whether the row has a search of its own.
+
+    Returns:
+        The rows by name. A row is tuned where its method by itself searches nothing.
+    """
+    rows: dict[str, Row] = {}
+    for name, entry in described.items():
+        row = Row(name, entry["method"], entry["tuned"] and load(entry["method"]).search is None, entry["network"])
+        again = row.title in [other.title for other in rows.values()]
+        variants = sum(other.variant > 0 for other in rows.values())
+        rows[name] = replace(row, again=again, variant=variants + 1 if row.network or again else 0)
+    return rows

@@ -13,6 +13,7 @@ from scipy import stats
 
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
+from bayesft.report.rows import Row
 from bayesft.report.results import TaskResults, notes
 from bayesft.report.style import VARIANT_LOOKS, curve, save
 from bayesft.tasks import TASKS, heading
@@ -266,21 +267,19 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
     figure, axes = plt.subplots(
         1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
     )
-    rows = list(dict.fromkeys(row for r in results.values() for row in (*r.untuned(), *r.tuned())))
-    titles = {row: r.title(row) for r in results.values() for row in rows if row in r.shown}
+    rows = list(dict.fromkeys(row for r in results.values() for row in (*r.untuned(), *(of for of, _ in r.tuned()))))
+    titles = {row: r.title(row) for r in results.values() for row in rows if row in r.accuracy}
     for ax, (task, result) in zip(axes[0], results.items(), strict=True):
-        tuned = result.tuned()
-        for place, row in enumerate(reversed(rows)):
-            for name, shift, filled in ((row, 0.16 if row in tuned else 0.0, False), (tuned.get(row), -0.16, True)):
-                if name not in result.accuracy:
-                    continue
-                e = result.over_grid(name)
-                colour = result.look(row).colour
-                ax.errorbar(
-                    e.mean, place + shift, xerr=e.half_width, color=colour, marker="D" if filled else "o",
-                    mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
-                )  # fmt: skip
-        ax.set_yticks(range(len(rows)), [titles.get(row, row) for row in reversed(rows)], fontsize=8)
+        doubled = {of for of, _ in result.tuned()}
+        points = [(row, row, 0.16 * (row in doubled), False) for row in result.untuned()]
+        points += [(of, tuned, -0.16, True) for of, tuned in result.tuned()]
+        for line, row, shift, filled in points:
+            e, colour = result.over_grid(row), result.look(row).colour
+            ax.errorbar(
+                e.mean, len(rows) - 1 - rows.index(line) + shift, xerr=e.half_width, color=colour,
+                marker="D" if filled else "o", mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
+            )  # fmt: skip
+        ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=8)
         ax.set(xlabel=f"mean accuracy over σ = 0 … {result.sigmas[-1]:g}")
         ax.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
     handles = [
@@ -331,26 +330,23 @@ def _show(e: Estimate, sign: str = "") -> str:
 def tuned_table(result: TaskResults) -> pd.DataFrame:
     """A line for each tuned method: what the search found, and what that gains over what Figure 3 shows."""
     lines = {}
-    for row, tuned in result.tuned().items():
-        found = [
-            ", ".join(
-                f"{key.replace('sigma_train', 'σ_train').replace('gamma', 'γ')} {value:.3g}" for key, value in pairs
-            )
-            for pairs in map(_numbers, result.about[tuned])
-        ]
-        cells = {"found": "; ".join(found)}
-        for name, of in (("as in Figure 3", row), ("tuned", tuned)):
-            e = result.over_grid(of) if of in result.accuracy else None
-            cells[name] = "–" if e is None else _show(e)
-        gain = result.difference(tuned, row) if row in result.accuracy else None
-        cells["difference"] = "–" if gain is None else _show(gain, "+")
-        lines[result.title(row)] = cells
+    for row, tuned in result.tuned():
+        found = [", ".join(f"{key} {value:.3g}" for key, value in _numbers(result.shown[tuned], about).items())
+                 for about in result.about[tuned]]  # fmt: skip
+        alone = row == tuned
+        lines[result.title(tuned)] = {
+            "found": "; ".join(found),
+            "as in Figure 3": "–" if alone else _show(result.over_grid(row)),
+            "tuned": _show(result.over_grid(tuned)),
+            "difference": "–" if alone else _show(result.difference(tuned, row), "+"),
+        }
     return pd.DataFrame(lines).T
 
 
-def _numbers(about: Mapping) -> list[tuple[str, float]]:
-    """The numbers that a description tells: the rates by site, or one where all are the same, and the others."""
+def _numbers(row: Row, about: Mapping) -> dict[str, float]:
+    """The hyperparameters that a description tells: the rates by site, or one where all are the same, and the others."""
     rates = about.get("rates", {})
     same = len(set(rates.values())) == 1
-    pairs = [("rate", next(iter(rates.values())))] if same else [(f"rate {site}", r) for site, r in rates.items()]
-    return pairs + [(key, about[key]) for key in ("gamma", "sigma_train") if key in about]
+    numbers = {"rate": next(iter(rates.values()))} if same else {f"rate {site}": rate for site, rate in rates.items()}
+    others = {name: about[name] for name in row.of.Settings.model_fields if name in about}
+    return {name.replace("sigma", "σ").replace("gamma", "γ"): value for name, value in (numbers | others).items()}

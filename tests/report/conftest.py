@@ -55,7 +55,6 @@ def _about(row: str) -> dict:
         "uniform-tuned": {"epochs": 40, "rates": {"2": 0.4, "4": 0.4}, **search},
         "drift_dropout": {"epochs": 40, "rates": {"2": 0.2, "4": 0.2}, "sigma_train": 1.25},
         "drift_dropout-tuned": {"epochs": 40, "rates": {"2": 0.3, "4": 0.3}, "sigma_train": 1.1, **search},
-        "bayesft-tuned": {"epochs": 40, **rates, **search},
     }.get(row, {"epochs": 40})
 
 

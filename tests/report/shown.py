@@ -3,32 +3,22 @@
 from collections.abc import Mapping
 
 from bayesft.report.results import TaskResults
-from bayesft.report.rows import Row
+from bayesft.report.rows import rows_of
 
 PLAIN = {"normalization": None}
 DEVICE_ROW = "erm-programmed"  # what ReRAM-V leaves beside its own row
-SHOWN = {
-    row.name: row
-    for row in (
-        Row("erm", "erm"),
-        Row("erm-no-norm", "erm", network=PLAIN),
-        Row("ftna", "ftna"),
-        Row("reram_v", "reram_v"),
-        Row("awp", "awp"),
-        Row("awp-tuned", "awp", tuned=True),
-        Row("drift_aware", "drift_aware"),
-        Row("drift_aware-tuned", "drift_aware", tuned=True),
-        Row("uniform", "uniform"),
-        Row("uniform-tuned", "uniform", tuned=True),
-        Row("random", "random"),
-        Row("bayesft-alg1", "algorithm1"),
-        Row("bayesft", "bayesft"),
-        Row("bayesft-tuned", "bayesft", tuned=True),
-        Row("bayesft-no-norm", "bayesft", network=PLAIN),
-        Row("drift_dropout", "drift_dropout"),
-        Row("drift_dropout-tuned", "drift_dropout", tuned=True),
-    )
+OTHERS = {  # rows that are not named like their method
+    "erm-no-norm": {"method": "erm", "network": PLAIN},
+    "bayesft-alg1": {"method": "algorithm1"},
+    "bayesft-no-norm": {"method": "bayesft", "network": PLAIN},
 }
+NAMES = ("erm", "erm-no-norm", "ftna", "reram_v", "awp", "awp-tuned", "drift_aware", "drift_aware-tuned", "uniform",
+         "uniform-tuned", "random", "bayesft-alg1", "bayesft", "bayesft-no-norm", "drift_dropout",
+         "drift_dropout-tuned")  # fmt: skip
+SHOWN = rows_of({
+    name: {"method": name.removesuffix("-tuned"), "tuned": name.endswith("-tuned"), "network": {}} | OTHERS.get(name, {})
+    for name in NAMES
+})  # fmt: skip
 ROWS = {name: row.title for name, row in SHOWN.items()}
 TUNED = "-tuned"
 LOOKS = {name: row.look for name, row in SHOWN.items() if not row.tuned}

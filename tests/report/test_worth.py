@@ -125,7 +125,7 @@ def test_the_figure_of_tuning_has_both_values_of_every_method(drawn, results):
     figure, _ = drawn["tuned"]
     left, right = figure.axes
     assert [tick.get_text() for tick in left.get_yticklabels()] == [ROWS[row] for row in reversed(result.untuned())]
-    for axes, counts in ((left, (len(result.untuned()), 5)), (right, (2, 1))):
+    for axes, counts in ((left, (len(result.untuned()), 4)), (right, (2, 1))):
         markers = [line.get_marker() for line in axes.lines if line.get_marker() in ("o", "D")]
         assert (markers.count("o"), markers.count("D")) == counts
     tuned = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "D"]
