@@ -1,7 +1,7 @@
 """The paper's four figures, and one that it lacks: the search."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
@@ -17,12 +17,9 @@ from bayesft.data.scenes import Scene
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import CROWD, THRESHOLD, Pictures
 from bayesft.evaluation.statistics import estimate
-from bayesft.report.rows import SUBJECT
 from bayesft.report.results import TaskResults, notes
-from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save
+from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
 from bayesft.tasks import ABLATIONS, TASKS
-
-# Rows that belong to a method of another name: where figures say which methods a panel has, they don't count.
 
 
 def figure_1(maps: Boundaries, folder: Path, note: str) -> None:
@@ -64,7 +61,8 @@ def figure_2(results: Mapping[str, Mapping[str, TaskResults]], folder: Path, not
             variants = ablation.factors[key].variants
             for i, (variant, look) in enumerate(zip(variants, cycle(VARIANT_LOOKS), strict=False)):
                 curve(ax, result.sigmas, result.curve(variant), look, variant, i)
-            ax.set(title=f"({ablation.factors[key].panel}) {ablation.factors[key].title}", xlabel="drift level σ")
+            ax.set_xlabel("drift level σ")
+            titled(ax, f"({ablation.factors[key].panel}) {ablation.factors[key].title}", result.intervals())
             ax.label_outer(remove_inner_ticks=False)
             handles, labels = ax.get_legend_handles_labels()
             ax.legend(
@@ -81,20 +79,15 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     columns = min(3, len(results))
     lines = -(-len(results) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.35 * columns, 2.85 * lines + 0.8), sharey=True, squeeze=False, layout="constrained"
+        lines, columns, figsize=(3.35 * columns, 3.1 * lines + 0.8), sharey=True, squeeze=False, layout="constrained"
     )
     most = max(len(result.untuned()) for result in results.values())
     for i, (ax, (task, result)) in enumerate(zip(axes.flat, results.items(), strict=False)):
-        _panel(ax, task, result)
+        _panel(ax, task, result, few=len(result.untuned()) < most / 2)
         if i % columns and ax.get_ylabel() == axes.flat[i - i % columns].get_ylabel():
             ax.set_ylabel("")
         if i + columns < len(results):
             ax.set_xlabel("")
-        text = _said(result, few=len(result.untuned()) < most / 2)
-        high = max(result.curve(row)[-1].mean for row in result.untuned()) > 0.4  # then the corner above is taken
-        above = {"x": 0.98, "y": 0.98, "ha": "right", "va": "top"}
-        place = {"x": 0.02, "y": 0.13, "ha": "left", "va": "bottom"} if high else above
-        ax.text(s=text, transform=ax.transAxes, fontsize=6.5, color="0.45", **place)
     shown = _shown(axes.flat[: len(results)], results.values())
     if empty := axes.size - len(results):  # the legend has room beside the last panels
         for ax in axes.flat[-empty:]:
@@ -109,34 +102,22 @@ def figure_3(results: Mapping[str, TaskResults], folder: Path, note: str) -> Non
     save(figure, folder, "figure3", notes(results, {t: TASKS[t].panel for t in results}, note, min(160, 70 * columns)))
     for task, result in results.items():
         figure, ax = plt.subplots(figsize=(6.2, 3.6), layout="constrained")
-        _panel(ax, task, result)
+        _panel(ax, task, result, few=False)
         shown = _shown([ax], [result])
         figure.legend(shown.values(), shown.keys(), loc="outside right upper", fontsize=8)
         save(figure, folder, f"figure3{TASKS[task].panel}", notes({task: result}, {task: ""}, note, 110))
 
 
-def _panel(ax, task: str, result: TaskResults) -> None:
+def _panel(ax, task: str, result: TaskResults, few: bool) -> None:
+    """One task. `few`: others have many more rows, so the panel names those that it has."""
     accuracy_axes(ax, result.sigmas[-1], TASKS[task].metric)
     if result.chance is not None:
         chance_line(ax, result.data["classes"])
     for row in result.untuned():
         place = list(result.shown or result.accuracy).index(row)
         curve(ax, result.sigmas, result.curve(row), result.look(row), result.title(row), place)
-    ax.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
-
-
-def _said(result: TaskResults, few: bool) -> str:
-    """What the reader of a panel must know: the seeds, how BayesFT searched, and the rows where there are few."""
-    lines = [f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"]
-    trials = [about["trials"] for about in result.about.get(SUBJECT, []) if "trials" in about][:1]
-    for found in trials:
-        inherits = found[-1]["cumulative_epochs"] > found[0]["cumulative_epochs"]
-        how = "inherit weights" if inherits else "from fresh weights"
-        epochs = found[0]["epochs"]
-        lines.append(f"BayesFT's trials: {epochs} epoch{'s' * (epochs != 1)}, {how}")
-    if few:
-        lines.append("only " + ", ".join(map(result.title, result.untuned())))
-    return "\n".join(lines)
+    only = "only " + " · ".join(map(result.title, result.untuned())) if few else ""
+    titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched(), only)
 
 
 def _shown(axes, results) -> dict:
@@ -241,7 +222,7 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
     columns = min(2, len(results))
     lines = -(-len(results) // columns)
     figure, axes = plt.subplots(
-        lines, 2 * columns, figsize=(6.3 * columns, 2.9 * lines + 0.5), squeeze=False, layout="constrained",
+        lines, 2 * columns, figsize=(6.3 * columns, 3.0 * lines + 0.5), squeeze=False, layout="constrained",
         width_ratios=(3, 2) * columns,
     )  # fmt: skip
     pairs = axes.reshape(-1, 2)
@@ -250,63 +231,72 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
         right.axis("off")
     for (left, right), (task, result) in zip(pairs, results.items(), strict=False):
         metric = TASKS[task].metric
-        _trials(left, result, "objective u" if metric == "accuracy" else f"objective u ({metric})")
+        _objectives(left, result, "objective u" if metric == "accuracy" else f"objective u ({metric})")
         _rates(right, result)
-        left.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
+        seeds = result.intervals() if len(result.seeds) > 1 else "1 seed"
+        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", seeds, result.searched())
     shown = _shown(pairs[:, 1], results.values())
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown), fontsize=8)
-    more = "left: objective u on validation, steps: best so far, with one seed also points: trials ± standard error over draws"
-    if any(len(result.seeds) > 1 for result in results.values()):
-        more += ", with several seeds the mean and the range over them"
-    more += "; right: rates of the final training, sites from input to output; random search is the control"
-    if any(
-        about["trials"][-1]["cumulative_epochs"] > about["trials"][0]["cumulative_epochs"]
-        for result in results.values()
-        for row in result.searches()
-        for about in result.about[row]
-    ):
-        more += ". Weights are inherited, so later trials have trained longer, in every search alike"
+    counts = {len(result.seeds) > 1 for result in results.values()}
+    more = [
+        "left: objective u on validation images, the best so far; rows that share a search share the curve of the last of them",
+        "with 1 seed, points: trials ± standard error over draws" * (False in counts),
+        "with several, mean and 95 % interval over seeds" * (True in counts),
+        "right: dropout rates of the row's network, sites from input to output"
+        + "; with several seeds, mean and range" * (True in counts),
+        "random search is the control; where weights are inherited, later trials have trained longer",
+    ]
+    said = "; ".join(filter(None, more))
     panels, width = {task: TASKS[task].panel for task in results}, min(150, 100 * columns)
-    save(figure, folder, "search", notes(results, panels, note, width, mean=False) + "\n" + fill(more, width))
+    save(figure, folder, "search", notes(results, panels, note, width, mean=False) + "\n" + fill(said, width))
 
 
-def _trials(ax, result: TaskResults, label: str) -> None:
-    """The objective of every trial, and the best so far."""
-    for i, row in enumerate(result.searches()):
-        look, best = result.look(row), []
-        shift = 0.2 * i - 0.1 * (len(result.searches()) - 1)
-        for about in result.about[row]:
-            values = np.array([trial["objective"] for trial in about["trials"]], float)  # NaN for a failed trial
-            numbers = np.arange(1, len(values) + 1) + shift
-            if len(result.seeds) == 1:
-                errors = np.array([trial["standard_error"] for trial in about["trials"]], float)
-                ax.errorbar(
-                    numbers, values, errors, color=look.colour, marker=look.marker, ls="", ms=4, lw=0.8, alpha=0.65
-                )
-            best.append(np.fmax.accumulate(values))
-        ax.step(numbers, np.mean(best, 0), where="post", color=look.colour, ls=look.dashes, label=result.title(row))
-        if len(best) > 1:
-            bounds = np.min(best, 0), np.max(best, 0)
+def _objectives(ax, result: TaskResults, label: str) -> None:
+    """The best objective so far of every search; with one seed, also its trials."""
+    every = {row: [about["trials"] for about in result.about[row]] for row in result.searches()}
+    last = list(every.values())[::-1]  # rows that share a search are drawn as the last of them
+    searches = {row: trials for i, (row, trials) in enumerate(every.items()) if last.index(trials) == len(every) - 1 - i}
+    for i, (row, trials) in enumerate(searches.items()):
+        look, best = result.look(row), np.array([_best_so_far(of_seed) for of_seed in trials])
+        numbers = np.arange(1, best.shape[1] + 1) + 0.2 * i - 0.1 * (len(searches) - 1)
+        if len(best) == 1:
+            u = np.array([(trial["objective"], trial["standard_error"]) for trial in trials[0]], float)  # NaN: failed
+            ax.errorbar(numbers, *u.T, color=look.colour, marker=look.marker, ls="", ms=4, lw=0.8, alpha=0.65)
+        else:
+            e = [estimate(best[:, n : n + 1]) for n in range(best.shape[1])]
+            bounds = [one.low for one in e], [one.high for one in e]
             ax.fill_between(numbers, *bounds, step="post", color=look.colour, alpha=0.15, lw=0)
+        ax.step(numbers, best.mean(0), where="post", color=look.colour, ls=look.dashes, label=result.title(row))
     ax.set(xlabel="trial", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
+def _best_so_far(trials: Sequence[Mapping]) -> np.ndarray:
+    """The best objective of the trials so far. One that failed has none, and that of a stopped one is a prediction."""
+    ended = [np.nan if trial.get("failed") or trial.get("stopped") else trial["objective"] for trial in trials]
+    return np.fmax.accumulate(np.array(ended, float))
+
+
 def _rates(ax, result: TaskResults) -> None:
-    """The rates of each row by site. Rows of other sites than the search's are spread over the same axis."""
-    names = list(result.about[result.searches()[0]][0]["rates"])
-    for row in [row for row in result.untuned() if "rates" in result.about[row][0]]:
-        for i, about in enumerate(result.about.get(row, [])):
-            look = result.look(row)
-            rates = list(about["rates"].values())
-            places = np.linspace(1, len(names), len(rates)) if len(rates) > 1 else [(1 + len(names)) / 2]
-            ax.plot(
-                places, rates, color=look.colour, ls=look.dashes, marker=look.marker, lw=1, ms=5,
-                alpha=0.9 if len(result.seeds) == 1 else 0.6, label=result.title(row) if i == 0 else None,
-            )  # fmt: skip
+    """The rates of each searched row by site; of several seeds their mean and range.
+
+    Rows of other sites than the first one's are spread over the same axis.
+    """
+    rows = [row for row in result.searches() if "rates" in result.about[row][0]]
+    names = list(result.about[rows[0]][0]["rates"]) if rows else []
+    for i, row in enumerate(rows):
+        look, rates = result.look(row), np.array([list(about["rates"].values()) for about in result.about[row]])
+        mean, count = rates.mean(0), rates.shape[1]
+        places = np.linspace(1, len(names), count) if count > 1 else np.array([(1 + len(names)) / 2])
+        if len(rates) > 1:
+            places = places + 0.08 * (i - (len(rows) - 1) / 2)
+            ax.vlines(places, rates.min(0), rates.max(0), color=look.colour, lw=0.8)
+        ax.plot(
+            places, mean, color=look.colour, ls=look.dashes, marker=look.marker, lw=1, ms=5, label=result.title(row)
+        )
     ax.set(ylabel="dropout rate", ylim=(-0.03, 1), xlim=(0.6, len(names) + 0.4))
-    every = -(-len(names) // 24)  # as many names as have room
+    every = max(1, -(-len(names) // 24))  # as many names as have room
     labels = short(names, 16)[::every]
     flat, upright = sum(map(len, labels)) <= 24, len(labels) > 11
     ax.set_xticks(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.report.rows import OTHER, Row
+from bayesft.report.rows import OTHER, SUBJECT, Row
 from bayesft.methods import Look
 from bayesft.tasks import TASKS, heading
 
@@ -162,15 +162,34 @@ class TaskResults:
         """The rows that a search of dropout rates stands behind: BayesFT and its controls."""
         return [row for row in self.untuned() if any("trials" in about for about in self.about[row])]
 
+    def intervals(self) -> str:
+        """How many seeds there are and what the intervals are over, in a few words."""
+        draws = next(iter(self.accuracy.values())).shape[2]
+        return f"{len(self.seeds)} seeds, 95 % intervals over seeds" if len(self.seeds) > 1 else f"1 seed, 95 % intervals over {draws} draws"
+
+    def searched(self) -> str:
+        """How the trials of the method that the study is about were trained, in words; "" where there are none."""
+        about = self.about.get(SUBJECT, [{}])[0]
+        if "trials" not in about:
+            return ""
+        last, epochs = about["trials"][-1], max(trial["epochs"] for trial in about["trials"])
+        if last["cumulative_epochs"] > last["epochs"]:
+            how = f"trials inherit weights, {epochs} epoch{'s' * (epochs != 1)} each"
+        elif epochs == about["epochs"]:
+            how = "trials from fresh weights, as long as the training"
+        else:
+            how = f"trials from fresh weights, {epochs} of the training's {about['epochs']} epochs"
+        return f"{self.title(SUBJECT)}: {how}"
+
     def band(self) -> str:
         """What the intervals are over, in words."""
         draws = next(iter(self.accuracy.values())).shape[2]
         if len(self.seeds) > 1:
             numbers = ", ".join(map(str, self.seeds))
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
-        devices = max(about.get("devices", 1) for about in (self.about[row][0] for row in self.accuracy))
-        of_devices = f"; ReRAM-V: over its {devices} devices" if devices > 1 else ""
-        return f"95 % interval over {draws} drift draws{of_devices} (one training seed, {self.seeds[0]})"
+        devices = {row: self.about[row][0].get("devices", 1) for row in self.rows()}
+        of = "".join(f"; {self.title(row)}: over its {count} devices" for row, count in devices.items() if count > 1)
+        return f"95 % interval over {draws} drift draws{of} (1 seed: {self.seeds[0]})"
 
     def images(self) -> str:
         """Which images, from where and how many, in words."""

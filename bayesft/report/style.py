@@ -57,6 +57,16 @@ def accuracy_axes(axes: Axes, sigma_max: float, metric: str = "accuracy") -> Non
     axes.set(xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel=metric)
 
 
+def titled(axes: Axes, title: str, *under: str) -> None:
+    """A title, and lines in small type under it."""
+    lines = [line for line in under if line]
+    axes.annotate(
+        "\n".join(lines), (0.5, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", ha="center",
+        va="bottom", fontsize=6.5, color="0.35", linespacing=1.15,
+    )  # fmt: skip
+    axes.set_title(title, pad=6 + 8.5 * len(lines))
+
+
 def chance_line(axes: Axes, classes: int) -> None:
     """The accuracy of a guess."""
     axes.axhline(1 / classes, color="0.45", ls=":", lw=1.2, zorder=1, label="chance")

@@ -15,7 +15,7 @@ from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
 from bayesft.report.rows import Row
 from bayesft.report.results import TaskResults, notes
-from bayesft.report.style import VARIANT_LOOKS, curve, save
+from bayesft.report.style import VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
 
 
@@ -142,6 +142,10 @@ class Study:
         """The network of a task and the data, by their own name where they stand in for the real ones."""
         return heading(task, self.data["source"])
 
+    def intervals(self) -> str:
+        """How many seeds there are and what the intervals are over, in a few words."""
+        return f"{len(self.seeds)} seeds, 95 % intervals over seeds" if len(self.seeds) > 1 else "1 seed, no intervals"
+
     def curve(self, name: str) -> tuple[np.ndarray, list[Estimate]]:
         """The epochs that a search spent, and what came of it, at each of its lengths."""
         epochs, accuracy = self.runs[name]
@@ -174,7 +178,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
         left.set(
             xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
         )
-        left.set_title(f"({TASKS[task].panel}) {study.heading(task)}: strategies")
+        titled(left, f"({TASKS[task].panel}) {study.heading(task)}: strategies", study.intervals())
         others = [name for name in (*study.unsearched, *study.strategies, *study.options) if name != study.reference]
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
@@ -188,7 +192,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
         right.set(
             xlabel=f"gain in mean accuracy over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
         )
-        right.set_title("strategies and options, whole searches")
+        titled(right, "strategies and options, whole searches", study.intervals())
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, handlelength=3)
     more = (
@@ -218,7 +222,7 @@ def _notes(studies: Mapping[str, Study], rest: str, width: int) -> str:
         over = (
             f"95 % intervals over {len(study.seeds)} training seeds ({seeds})"
             if len(study.seeds) > 1
-            else (f"one training seed ({seeds}), so no intervals")
+            else f"1 seed ({seeds}), so no intervals"
         )
         counts = " / ".join(f"{data['images_used'][part]:,} {part}" for part in ("train", "validation", "test"))
         images = f"data: {data['name']} ({data['source']}), {counts} images"
@@ -240,7 +244,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
         left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
-        left.set_title(f"({TASKS[task].panel}) {study.heading(task)}: what there is to find")
+        titled(left, f"({TASKS[task].panel}) {study.heading(task)}: what there is to find", study.intervals())
         left.legend(fontsize=8)
         # Every seed has its own weights at the start, so its trials are compared with one another.
         for place, (values, look) in enumerate(
@@ -253,7 +257,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
             (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=8
         )
         right.set(xlabel="a trial's objective, minus its seed's mean", ylim=(-0.6, 1.6))
-        right.set_title("what one trial can see of it")
+        titled(right, "what one trial can see of it", f"trials of {study.intervals().partition(',')[0]}")
     more = (
         "the objective is a mean over the σ of the search; right: at equal rates, trials differ in the order of "
         "images, dropout and drift alone"
@@ -281,7 +285,7 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
             )  # fmt: skip
         ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=8)
         ax.set(xlabel=f"mean accuracy over σ = 0 … {result.sigmas[-1]:g}")
-        ax.set_title(f"({TASKS[task].panel}) {result.heading(task)}")
+        titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched())
     handles = [
         Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),
         Line2D([], [], color="black", ls="", marker="D", label="tuned by the search, on validation data"),

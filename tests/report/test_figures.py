@@ -12,6 +12,7 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 
 from bayesft.evaluation.boundary import Boundaries
+from bayesft.evaluation.statistics import estimate
 from bayesft.report import figures, style
 from bayesft.report.results import TaskResults
 from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
@@ -136,9 +137,12 @@ def test_figure_3_of_nine_tasks_is_a_grid_that_says_what_a_panel_lacks(drawn, re
     figure, _ = drawn["figure3"]
     assert [axes.get_title()[1] for axes in figure.axes] == list("abcdefghi")
     said = {axes.get_title()[1]: "".join(text.get_text() for text in axes.texts) for axes in figure.axes}
-    only = "only ERM, uniform dropout, BayesFT, Algorithm 1, BayesFT"
+    only = "only ERM · uniform dropout · BayesFT, Algorithm 1 · BayesFT"
     assert [panel for panel, text in said.items() if only in text] == list("gh")
-    assert all("1 seed" in text and "BayesFT's trials: 2 epochs, inherit weights" in text for text in said.values())
+    every = "1 seed, 95 % intervals over 4 draws\nBayesFT: trials inherit weights, 2 epochs each"
+    assert all(text.startswith(every) for text in said.values())
+    alone, _ = drawn["figure3h"]
+    assert [text.get_text() for text in alone.axes[0].texts] == [every]
     assert [axes.get_title()[1] for axes in figure.axes if axes.get_ylabel()] == list("adg")
     assert [axes.get_title()[1] for axes in figure.axes if axes.get_xlabel()] == list("ghi")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -284,9 +288,7 @@ def test_search_figure_shows_trials_the_best_so_far_and_the_rates(drawn, results
     points = [container.lines[0].get_ydata().tolist() for container in left.containers]
     assert points == [pytest.approx([0.5, 0.4, 0.7, 0.6, 0.65]), pytest.approx([0.51, 0.41, 0.71, 0.61, 0.66])]
     rates = lines_by_label(right)
-    assert {name: rates[name] for name in ("BayesFT", "random search", "uniform dropout")} == dict.fromkeys(
-        ("BayesFT", "random search", "uniform dropout"), RATES
-    )
+    assert rates == dict.fromkeys(("BayesFT", "random search"), RATES)
     assert [text.get_text() for text in right.get_xticklabels()] == ["2", "4"]
 
 
@@ -296,11 +298,8 @@ def test_search_figure_has_two_tasks_a_line_and_leaves_out_those_without_a_searc
     figure, note = drawn["search"]
     assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "", "(b)", "", "(c)", "", "", ""]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "uniform dropout",
         "random search",
-        "BayesFT, Algorithm 1",
         "BayesFT",
-        "drift-aware + dropout",
     ]
     assert "(i)" not in note
     with pytest.raises(ValueError, match="no task has a search"):
@@ -309,9 +308,9 @@ def test_search_figure_has_two_tasks_a_line_and_leaves_out_those_without_a_searc
 
 def test_rows_of_other_sites_span_the_same_axis(drawn, files):
     content = copy.deepcopy(files())
-    content[0]["rows"]["uniform"]["about"]["rates"] = {f"layer{i}": 0.5 for i in range(6)}
+    content[0]["rows"]["bayesft"]["about"]["rates"] = {f"layer{i}": 0.5 for i in range(6)}
     figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
-    (line,) = (x for x in drawn["search"][0].axes[1].lines if x.get_label() == "uniform dropout")
+    (line,) = (x for x in drawn["search"][0].axes[1].lines if x.get_label() == "BayesFT")
     assert list(line.get_xdata()) == pytest.approx([1, 1.2, 1.4, 1.6, 1.8, 2]) and set(line.get_ydata()) == {0.5}
 
 
@@ -334,7 +333,41 @@ def test_search_figure_of_several_seeds_shows_the_mean_of_the_best(drawn, files)
     figure, note = drawn["search"]
     best = lines_by_label(figure.axes[0])["BayesFT"]
     assert best == pytest.approx([0.71, 0.71, 0.81, 0.81, 0.81])
-    assert "the mean and the range" in note
+    assert "mean and 95 % interval over seeds" in " ".join(note.split())
+    assert not figure.axes[0].containers, "trials of several seeds would hide one another"
+    (band,) = figure.axes[0].collections
+    first, heights = estimate(np.array([[0.51], [0.91]])), band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((first.low, first.high))
+
+
+def test_rates_of_several_seeds_are_their_mean_and_range(drawn, files):
+    content = copy.deepcopy(files(seeds=(0, 1), rows=["bayesft"]))
+    content[1]["rows"]["bayesft"]["about"]["rates"] = {"2": 0.75, "4": 0.5}
+    figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
+    right = drawn["search"][0].axes[1]
+    assert lines_by_label(right)["BayesFT"] == [0.5, 0.5]
+    (ranges,) = right.collections
+    assert [segment[:, 1].tolist() for segment in ranges.get_segments()] == [[0.25, 0.75], [0.5, 0.5]]
+
+
+def test_rows_of_one_search_share_the_curve_of_the_last(drawn, files):
+    content = copy.deepcopy(files(rows=["random", "bayesft-alg1", "bayesft"]))
+    rows = content[0]["rows"]
+    rows["bayesft-alg1"]["about"]["trials"] = rows["bayesft"]["about"]["trials"]
+    figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
+    left, right = drawn["search"][0].axes
+    assert list(lines_by_label(left)) == ["random search", "BayesFT"]
+    assert list(lines_by_label(right)) == ["random search", "BayesFT, Algorithm 1", "BayesFT"]
+
+
+def test_trials_that_failed_or_stopped_half_way_are_never_the_best(drawn, files):
+    content = copy.deepcopy(files(rows=["bayesft"]))
+    trials = content[0]["rows"]["bayesft"]["about"]["trials"]
+    trials[0] |= {"objective": None, "standard_error": None, "failed": True}
+    trials[2] |= {"stopped": True}
+    figures.figure_search({"mlp-mnist": gather(content)}, "folder", NOTE)
+    best = lines_by_label(drawn["search"][0].axes[0])["BayesFT"]
+    assert np.isnan(best[0]) and best[1:] == pytest.approx([0.41, 0.41, 0.61, 0.66])
 
 
 @pytest.mark.parametrize("rows", [["erm", "bayesft"], ["random", "erm"]])

@@ -42,7 +42,7 @@ def whole(results, ablations):
 
 
 def test_page_says_what_the_numbers_are(whole, results):
-    band = "95 % interval over 4 drift draws (one training seed, 0)"
+    band = "95 % interval over 4 drift draws (1 seed: 0)"
     assert whole.startswith(
         "# BayesFT, reproduced\n\n- data: digits (embedded), 997 train / 300 validation / 1,500 test images\n"
         f"- scale: quick; mean; band: {band}\n\n"

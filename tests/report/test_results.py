@@ -169,8 +169,24 @@ def test_accuracy_at_a_level_or_none():
     assert ONE_SEED.at("erm", 0.5) is None
 
 
+@pytest.mark.parametrize(
+    "trials, said",
+    [
+        ([(40, 40), (40, 40)], "trials from fresh weights, as long as the training"),
+        ([(4, 4), (2, 2), (4, 4)], "trials from fresh weights, 4 of the training's 40 epochs"),
+        ([(1, 1), (1, 2), (1, 3)], "trials inherit weights, 1 epoch each"),
+    ],
+)
+def test_words_for_the_search(trials, said):
+    about = {"epochs": 40, "trials": [{"epochs": one, "cumulative_epochs": behind} for one, behind in trials]}
+    result = gather({0: file({"bayesft": [[0.5, 0.5]] * 2}, about)})
+    assert result.searched() == f"BayesFT: {said}"
+    assert gather({0: file({"erm": [[0.5, 0.5]] * 2})}).searched() == ""
+
+
 def test_words_for_the_interval():
-    assert ONE_SEED.band() == "95 % interval over 3 drift draws (one training seed, 4)"
+    assert (ONE_SEED.intervals(), TWO_SEEDS.intervals()) == ("1 seed, 95 % intervals over 3 draws", "2 seeds, 95 % intervals over seeds")
+    assert ONE_SEED.band() == "95 % interval over 3 drift draws (1 seed: 4)"
     over_seeds = TWO_SEEDS.band()
     assert over_seeds.startswith("95 % interval over 2 training seeds")
     assert "0, 1" in over_seeds and "2 drift draws each" in over_seeds
@@ -180,7 +196,7 @@ def test_notes_on_panels_that_agree_are_said_once():
     said = notes({"x": ONE_SEED, "y": ONE_SEED}, {"x": "a", "y": "b"}, "scale: quick")
     assert said.splitlines() == [
         "data: digits (embedded), 1,200 train / 30 validation / 10 test images",
-        "scale: quick; mean; band: 95 % interval over 3 drift draws (one training seed, 4)",
+        "scale: quick; mean; band: 95 % interval over 3 drift draws (1 seed: 4)",
     ]
 
 
