@@ -1,13 +1,12 @@
 """The page that shows a run to someone who has not run it: pictures and tables in Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from bayesft.evaluation.statistics import Estimate
-from bayesft.report.results import METRICS, TaskResults, letters, notes
+from bayesft.report.results import METRICS, TaskResults, letters, notes, show
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study, landscape_text, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
@@ -82,12 +81,14 @@ def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
         clean = result.at(BASELINE, 0.0) if BASELINE in result.accuracy else None
         cells = {"ERM, σ = 0": MISSING if clean is None else f"{clean.mean:.3f}{'†' if _weak(result) else ''}"}
         for row in rows:
-            cells[titles[row]] = f"{result.over_grid(row).mean:.3f}" if row in result.accuracy else MISSING
+            cells[titles[row]] = MISSING
+            if row in result.accuracy:
+                cells[titles[row]] = f"{result.over_grid(row).mean:.3f}{_mark(result, row)}"
         table[f"({TASKS[task].panel}) {result.heading(task)}"] = cells
     text = f"{_measured(tasks)}, mean over the grid of σ; first column: ERM without drift. The intervals are in the "
     text += "sections below."
     mark = f"† Less than {' or '.join(sorted(weak))}: the panel can't be read as evidence."
-    return [text, _markdown(pd.DataFrame(table).T), *([mark] if weak else [])]
+    return [text, _markdown(pd.DataFrame(table).T), *([mark] if weak else []), *_marked(tasks.values())]
 
 
 def _measured(tasks: Mapping[str, TaskResults]) -> str:
@@ -136,7 +137,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
             else "."
         ),
         _accuracy_table(result, {row: result.title(row) for row in result.rows()}, SUBJECT),
-        *_unlearned(result),
+        *_marked([result]),
     ]
     pairs_of_norm = [without_norm(result, row) for row in (BASELINE, SUBJECT) if row in result.shown]
     if len(pairs_of_norm) == 2 and all(row in result.accuracy for row in (BASELINE, SUBJECT, *pairs_of_norm)):
@@ -169,13 +170,18 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     return parts
 
 
-def _unlearned(result: TaskResults) -> list[str]:
-    """Which rows learned too little for their curve to say something of drift."""
-    clean = result.at(BASELINE, 0.0) if BASELINE in result.accuracy else None
-    if clean is None:
+def _mark(result: TaskResults, row: str) -> str:
+    """The mark of a row that learned too little for its curve to say something of drift."""
+    share = result.clean_share(row)
+    return "‡" if share is not None and share < LEARNED else ""
+
+
+def _marked(results: Iterable[TaskResults]) -> list[str]:
+    """What the mark means, where a row has it."""
+    if not any(_mark(result, row) for result in results for row in result.rows()):
         return []
-    weak = [result.title(row) for row in result.rows() if result.at(row, 0.0).mean < LEARNED * clean.mean]
-    return [f"Without drift below {LEARNED:g} of ERM, so no evidence on drift: {', '.join(weak)}."] if weak else []
+    return [f"‡ Without drift below {LEARNED:g} of ERM: the row learned too little, or lost too much on its device, to be "
+            "evidence on drift."]  # fmt: skip
 
 
 def without_norm(result: TaskResults, row: str) -> str:
@@ -207,25 +213,22 @@ def metrics(tasks: Mapping[str, TaskResults]) -> dict:
     }
 
 
-def _show(e: Estimate | None, sign: bool = False) -> str:
-    if e is None:
-        return MISSING
-    return f"{e.mean:{'+' if sign else ''}.3f} ± {e.half_width:.3f}"
-
-
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
     table = {}
     for row, name in names.items():
         levels = LEVELS if result.at(row, 0.3) else COARSE_LEVELS
         levels = DETECTION_LEVELS if result.chance is None else levels
-        cells = {f"σ = {level:g}": _show(result.at(row, level)) for level in levels}
-        cells["mean"] = _show(result.over_grid(row))
+        cells = {f"σ = {level:g}": show(result.at(row, level)) for level in levels}
+        if not minus and (share := result.clean_share(row)) is not None:
+            clean = {"σ = 0": cells.pop("σ = 0"), f"σ = 0, of {result.title(BASELINE)}": f"{share:.2f}{_mark(result, row)}"}
+            cells = clean | cells
+        cells["mean"] = show(result.over_grid(row))
         if reference in result.accuracy:
             column = "difference" if minus else f"{result.title(reference)} − row"
             pair = (row, reference) if minus else (reference, row)
-            cells[column] = MISSING if row == reference else _show(result.difference(*pair), sign=True)
+            cells[column] = MISSING if row == reference else show(result.difference(*pair), sign="+")
         if BASELINE in result.accuracy and not minus:
-            gain = MISSING if row == BASELINE else _show(result.difference(row, BASELINE), sign=True)
+            gain = MISSING if row == BASELINE else show(result.difference(row, BASELINE), sign="+")
             cells[f"row − {result.title(BASELINE)}"] = gain
         table[name] = cells
     return _markdown(pd.DataFrame(table).T)
@@ -237,8 +240,8 @@ def _metrics_table(result: TaskResults) -> str:
     names = {name: METRICS.get(name, name) for name in next(iter(result.metrics.values()))}
     for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
         for row in result.rows():
-            cells = {f"σ = {level:g}": _show(result.at(row, level, name)) for level in DETECTION_LEVELS}
-            table[f"{names[name]}: {result.title(row)}"] = {**cells, "mean": _show(result.over_grid(row, name))}
+            cells = {f"σ = {level:g}": show(result.at(row, level, name)) for level in DETECTION_LEVELS}
+            table[f"{names[name]}: {result.title(row)}"] = {**cells, "mean": show(result.over_grid(row, name))}
     return _markdown(pd.DataFrame(table).T)
 
 
@@ -265,13 +268,13 @@ def _normalization_table(result: TaskResults) -> str:
     bare = {row: without_norm(result, row) for row in (BASELINE, SUBJECT)}
     for row, other in bare.items():
         table[result.title(row)] = {
-            "with BN": _show(result.over_grid(row)),
-            "without BN": _show(result.over_grid(other)),
-            "without − with": _show(result.difference(other, row), sign=True),
+            "with BN": show(result.over_grid(row)),
+            "without BN": show(result.over_grid(other)),
+            "without − with": show(result.difference(other, row), sign="+"),
         }
     table["BayesFT − ERM"] = {
-        "with BN": _show(result.difference(SUBJECT, BASELINE), sign=True),
-        "without BN": _show(result.difference(bare[SUBJECT], bare[BASELINE]), sign=True),
+        "with BN": show(result.difference(SUBJECT, BASELINE), sign="+"),
+        "without BN": show(result.difference(bare[SUBJECT], bare[BASELINE]), sign="+"),
         "without − with": MISSING,
     }
     return _markdown(pd.DataFrame(table).T)
@@ -299,7 +302,7 @@ def _list(lines: str) -> str:
 def _device_table(result: TaskResults) -> str:
     devices = [row for row in result.rows() if any("epochs_repair_per_device" in about for about in result.about[row])]
     table = {
-        result.title(row): {"σ = 0": _show(result.at(row, 0.0)), "mean over the grid": _show(result.over_grid(row))}
+        result.title(row): {"σ = 0": show(result.at(row, 0.0)), "mean over the grid": show(result.over_grid(row))}
         for row in (BASELINE, *result.beside(), *devices)
         if row in result.accuracy
     }

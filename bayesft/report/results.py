@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.report.rows import OTHER, SUBJECT, Row
+from bayesft.report.rows import BASELINE, OTHER, SUBJECT, Row
 from bayesft.methods import Look
 from bayesft.tasks import TASKS, heading
 
@@ -162,10 +162,17 @@ class TaskResults:
         """The rows that a search of dropout rates stands behind: BayesFT and its controls."""
         return [row for row in self.untuned() if any("trials" in about for about in self.about[row])]
 
+    def clean_share(self, row: str) -> float | None:
+        """A row's accuracy without drift as a share of the baseline's, or None where there is no baseline."""
+        if BASELINE not in self.accuracy or not (clean := self.at(BASELINE, 0.0)) or not clean.mean:
+            return None
+        return self.at(row, 0.0).mean / clean.mean
+
     def intervals(self) -> str:
         """How many seeds there are and what the intervals are over, in a few words."""
         draws = next(iter(self.accuracy.values())).shape[2]
-        return f"{len(self.seeds)} seeds, 95 % intervals over seeds" if len(self.seeds) > 1 else f"1 seed, 95 % intervals over {draws} draws"
+        seeds = f"{len(self.seeds)} seeds, 95 % intervals over seeds"
+        return seeds if len(self.seeds) > 1 else f"1 seed, 95 % intervals over {draws} draws"
 
     def searched(self) -> str:
         """How the trials of the method that the study is about were trained, in words; "" where there are none."""
@@ -196,6 +203,13 @@ class TaskResults:
         used = self.data["images_used"]
         counts = " / ".join(f"{used[part]:,} {part}" for part in ("train", "validation", "test"))
         return f"data: {self.data['name']} ({self.data['source']}), {counts} images"
+
+
+def show(e: Estimate | None, sign: str = "") -> str:
+    """A mean with its interval, where there is one: the draws of one network without drift are all the same."""
+    if e is None:
+        return "–"
+    return f"{e.mean:{sign}.3f}" + (f" ± {e.half_width:.3f}" if e.half_width > 1e-12 else "")
 
 
 _COMPARED = {

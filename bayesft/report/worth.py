@@ -14,7 +14,7 @@ from scipy import stats
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
 from bayesft.report.rows import Row
-from bayesft.report.results import TaskResults, notes
+from bayesft.report.results import TaskResults, notes, show
 from bayesft.report.style import VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
 
@@ -303,8 +303,8 @@ def study_table(study: Study) -> pd.DataFrame:
         gain = study.difference(name)
         lines[name] = {
             "epochs of search": f"{epochs[-1]:g}",
-            "mean accuracy": _show(values[-1]),
-            f"gain over “{study.reference}”": "–" if name == study.reference else _show(gain, "+"),
+            "mean accuracy": show(values[-1]),
+            f"gain over “{study.reference}”": "–" if name == study.reference else show(gain, "+"),
         }
     return pd.DataFrame(lines).T
 
@@ -321,14 +321,9 @@ def landscape_text(study: Study) -> str:
         f"the final training is best at {space.best(space.accuracy):.2f}, the objective of a trial at "
         f"{space.best(space.objective):.2f}, and that of the final training's network at "
         f"{space.best(space.whole_objective):.2f}; with the test accuracy of that network, the two have rank "
-        f"correlations of {_show(space.rank_correlation(space.objective))} and "
-        f"{_show(space.rank_correlation(space.whole_objective))}."
+        f"correlations of {show(space.rank_correlation(space.objective))} and "
+        f"{show(space.rank_correlation(space.whole_objective))}."
     )
-
-
-def _show(e: Estimate, sign: str = "") -> str:
-    """A mean with its interval, where there is one: with a single seed there is none."""
-    return f"{e.mean:{sign}.3f}" + ("" if np.isnan(e.half_width) else f" ± {e.half_width:.3f}")
 
 
 def tuned_table(result: TaskResults) -> pd.DataFrame:
@@ -340,9 +335,9 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
         alone = row == tuned
         lines[result.title(tuned)] = {
             "found": "; ".join(found),
-            "as in Figure 3": "–" if alone else _show(result.over_grid(row)),
-            "tuned": _show(result.over_grid(tuned)),
-            "difference": "–" if alone else _show(result.difference(tuned, row), "+"),
+            "as in Figure 3": "–" if alone else show(result.over_grid(row)),
+            "tuned": show(result.over_grid(tuned)),
+            "difference": "–" if alone else show(result.difference(tuned, row), "+"),
         }
     return pd.DataFrame(lines).T
 

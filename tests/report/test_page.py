@@ -30,6 +30,14 @@ def tables(text: str) -> list[list[list[str]]]:
 OWN_GAIN = "row − ERM"
 
 
+OF_ERM = "σ = 0, of ERM"
+
+
+def said(e, sign="") -> str:
+    """A mean and its interval; alone where all draws are the same."""
+    return f"{e.mean:{sign}.3f} ± {e.half_width:.3f}".replace(" ± 0.000", "" if e.half_width < 1e-9 else " ± 0.000")
+
+
 def cells_of(table: list[list[str]], name: str) -> dict[str, str]:
     (line,) = (line for line in table[2:] if line[0] == name)
     return dict(zip(table[0][1:], line[1:], strict=True))
@@ -80,6 +88,22 @@ def test_page_says_where_erm_learned_too_little(files):
     assert "can't be read" not in said(0.31) and "can't be read" not in said(0.29, 43)
 
 
+def test_page_marks_a_row_that_learned_too_little(files):
+    def pages(shares):
+        content = copy.deepcopy(files(rows=["erm", "awp", "uniform"]))
+        for row, share in shares.items():
+            content[0]["rows"][row]["accuracy"][0] = [share * 0.9] * 4
+        return page("t", NOTE, {"mlp-mnist": gather(content)}, {}, [])
+
+    text = pages({"erm": 1.0, "awp": 0.79, "uniform": 0.81})
+    summary, table = tables(text)[:2]
+    assert [cells_of(table, ROWS[row])[OF_ERM] for row in ("erm", "awp", "uniform")] == ["1.00", "0.79‡", "0.81"]
+    (line,) = summary[2:]
+    assert [cell.endswith("‡") for cell in line[2:]] == [False, True, False]
+    assert text.count("‡ Without drift below 0.8 of ERM") == 2
+    assert "‡" not in pages({"erm": 1.0, "awp": 0.8, "uniform": 0.81})
+
+
 @pytest.fixture(scope="module")
 def of_detection(detections):
     return page("t", NOTE, {DETECTION: detections()}, {}, ["figure3"])
@@ -99,15 +123,15 @@ def test_page_names_the_metric_of_detection(of_detection, results, detections):
 
 def test_detection_has_a_table_of_all_metrics(of_detection, detections):
     result, (_, main, every, *_) = detections(), tables(of_detection)
-    assert main[0] == ["", "σ = 0", "σ = 0.2", "σ = 0.4", "σ = 0.6", "mean", "BayesFT − row", OWN_GAIN]
-    assert every[0] == main[0][:-2]
+    assert main[0] == ["", "σ = 0", OF_ERM, "σ = 0.2", "σ = 0.4", "σ = 0.6", "mean", "BayesFT − row", OWN_GAIN]
+    assert every[0] == [cell for cell in main[0][:-2] if cell != OF_ERM]
     assert [line[0] for line in every[2:]] == [f"{m}: {ROWS[row]}" for m in METRICS.values() for row in result.rows()]
     assert cells_of(every, "box mAP@0.5: ERM") == {k: v for k, v in cells_of(main, "ERM").items() if k in every[0]}
     for name, shown in METRICS.items():
         cells = cells_of(every, f"{shown}: BayesFT")
         at, over = result.at("bayesft", 0.6, name), result.over_grid("bayesft", name)
-        assert cells["σ = 0.6"] == f"{at.mean:.3f} ± {at.half_width:.3f}" and cells["σ = 0.2"] == "–"
-        assert cells["mean"] == f"{over.mean:.3f} ± {over.half_width:.3f}"
+        assert cells["σ = 0.6"] == said(at) and cells["σ = 0.2"] == "–"
+        assert cells["mean"] == said(over)
 
 
 def test_page_says_where_a_detector_learned_too_little(detection_files, files):
@@ -145,9 +169,9 @@ def test_normalization_is_a_control_where_it_was_taken_out(results, whole):
     assert "Normalisation as a control" in text and "takes batch norm (BN) out of BayesFT alone" in text
     assert [line[0] for line in table[2:]] == ["ERM", "BayesFT", "BayesFT − ERM"]
     apart = result.difference("erm-no-norm", "erm")
-    assert cells_of(table, "ERM")["without − with"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+    assert cells_of(table, "ERM")["without − with"] == said(apart, "+")
     apart = result.difference("bayesft-no-norm", "erm-no-norm")
-    assert cells_of(table, "BayesFT − ERM")["without BN"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+    assert cells_of(table, "BayesFT − ERM")["without BN"] == said(apart, "+")
     assert "Normalisation as a control" not in whole
 
 
@@ -182,22 +206,22 @@ def test_page_shows_the_pictures_that_it_is_given(whole, results):
 
 def test_accuracy_table_has_every_row_and_level(whole, results):
     table = tables(whole)[1]
-    assert table[0] == ["", *(f"σ = {level:g}" for level in LEVELS), "mean", "BayesFT − row", OWN_GAIN]
+    assert table[0] == ["", "σ = 0", OF_ERM, *(f"σ = {level:g}" for level in LEVELS[1:]), "mean", "BayesFT − row", OWN_GAIN]
     assert [line[0] for line in table[2:]] == [ROWS[row] for row in results().rows()]
     result = results()
     for row in result.rows():
         name = ROWS[row]
         cells = cells_of(table, name)
         at = result.at(row, 0.6)
-        assert cells["σ = 0.6"] == f"{at.mean:.3f} ± {at.half_width:.3f}"
+        assert cells["σ = 0.6"] == said(at)
         assert cells["σ = 0.9"] == cells["σ = 1.5"] == "–"  # not in the grid
         over = result.over_grid(row)
-        assert cells["mean"] == f"{over.mean:.3f} ± {over.half_width:.3f}"
+        assert cells["mean"] == said(over)
         apart = result.difference("bayesft", row)
-        expected = "–" if row == "bayesft" else f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+        expected = "–" if row == "bayesft" else said(apart, "+")
         assert cells["BayesFT − row"] == expected
         own = result.difference(row, "erm")
-        assert cells[OWN_GAIN] == ("–" if row == "erm" else f"{own.mean:+.3f} ± {own.half_width:.3f}")
+        assert cells[OWN_GAIN] == ("–" if row == "erm" else said(own, "+"))
     assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.05")
 
 
@@ -232,7 +256,7 @@ def test_tuned_methods_stand_beside_their_default_values(whole, results):
     assert cells["as in Figure 3"].startswith(f"{result.over_grid('awp').mean:.3f} ±")
     assert cells["tuned"].startswith(f"{result.over_grid('awp-tuned').mean:.3f} ±")
     gain = result.difference("awp-tuned", "awp")
-    assert cells["difference"] == f"{gain.mean:+.3f} ± {gain.half_width:.3f}"
+    assert cells["difference"] == said(gain, "+")
     assert cells_of(table, "drift-aware + dropout, tuned")["found"] == "rate 0.3, σ_train 1.1"
     assert "tuned" not in page("t", NOTE, {"mlp-mnist": results(rows=["erm", "awp"])}, {}, [])
 
@@ -249,7 +273,7 @@ def test_devices_have_a_table_where_there_are_devices(whole, results):
     assert table[0][1:] == ["σ = 0", "mean over the grid"]
     assert [line[0] for line in table[2:]] == ["ERM", "erm-programmed", "ReRAM-V"]
     bare = results().at("erm-programmed", 0.0)
-    expected = f"{bare.mean:.3f} ± {bare.half_width:.3f}"
+    expected = said(bare)
     assert cells_of(table, "erm-programmed")["σ = 0"] == expected
     without = page("t", NOTE, {"mlp-mnist": results(rows=["erm", "bayesft"])}, {}, [])
     assert "programming error" not in without and len(tables(without)) == 4
@@ -261,7 +285,7 @@ def test_ablations_are_compared_with_their_first_variant(whole, ablations):
     assert [line[0] for line in second[2:]] == ["3 layers", "6 layers", "9 layers"]
     apart = ablations(("activation", "depth"))["mnist"]["activation"].difference("GELU", "ReLU")
     assert apart.mean > 0
-    assert cells_of(first, "GELU")["difference"] == f"{apart.mean:+.3f} ± {apart.half_width:.3f}"
+    assert cells_of(first, "GELU")["difference"] == said(apart, "+")
     assert cells_of(first, "ReLU")["difference"] == "–"
     assert "The ablations in numbers" in whole and "### plain VGG, drawn shapes\n\n- data: digits" in whole
 
