@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
 from bayesft.files import read_json, write_json, write_text
@@ -21,8 +23,7 @@ from stages.common import RESULTS, Item, Stage, run
 
 TIMINGS = Path("data/timings")
 VERSIONS = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "seaborn",
-    "dvc",
+    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "dvc",
 )  # fmt: skip
 
 
@@ -166,10 +167,18 @@ def _provenance(stage: Stage, plan: Item, tasks: Mapping[str, TaskResults]) -> d
         "data": {task: result.data for task, result in tasks.items()},
         "seeds": {task: list(result.seeds) for task, result in tasks.items()},
         "code": plan["code"],
-        "machine": {**stage.machine, "architecture": platform.machine()},
+        "machine": {**stage.machine, "architecture": platform.machine(), "processor": _processor()},
         "versions": {name: version(name) for name in VERSIONS},
         "python": platform.python_version(),
     }
+
+
+def _processor() -> str:
+    """The processor's model and the instructions that torch uses: numbers differ between processors."""
+    cpuinfo = Path("/proc/cpuinfo")  # of Linux
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(models or [platform.processor()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _timings(path: Path) -> None:

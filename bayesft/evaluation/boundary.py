@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import make_moons
 from torch import Tensor
 
 from bayesft.data import Split
@@ -69,6 +68,8 @@ def decision_boundaries(
 
 
 def _moons(points: int, part: str) -> Split:
+    from sklearn.datasets import make_moons  # takes a second, which `render` need not wait for
+
     x, y = make_moons(points, noise=0.2, random_state=derive_seed("moons", part) % 2**32)
     x = torch.from_numpy(x).float() - torch.tensor([0.5, 0.25])  # about centred, in both parts alike
     return Split(x * 1.2, torch.from_numpy(y))

@@ -7,7 +7,7 @@ trained anew. The two must not be mixed, so each estimate says which it is.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def estimate(values: np.ndarray, confidence: float = 0.95) -> Estimate:
     count = len(sample)
     half_width = float("nan")
     if count > 1:
-        half_width = float(stats.t.ppf((1 + confidence) / 2, count - 1) * sample.std(ddof=1) / count**0.5)
+        half_width = float(stdtrit(count - 1, (1 + confidence) / 2) * sample.std(ddof=1) / count**0.5)
     return Estimate(float(sample.mean()), half_width, over, count)
 
 

@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,13 +14,13 @@ from bayesft.evaluation.statistics import Estimate
 from bayesft.files import atomic
 from bayesft.methods import Look
 
-_COLOURS = sns.color_palette("colorblind", 10).as_hex()
+# Of the ablation's variants and the study's strategies. The colours are safe for colour-blind readers.
 VARIANT_LOOKS = [
-    Look(_COLOURS[0], "-", "o"),
-    Look(_COLOURS[1], "--", "s"),
-    Look(_COLOURS[2], "-.", "^"),
-    Look(_COLOURS[3], ":", "D"),
-    Look(_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
+    Look("#0173b2", "-", "o"),
+    Look("#de8f05", "--", "s"),
+    Look("#029e73", "-.", "^"),
+    Look("#d55e00", ":", "D"),
+    Look("#cc78bc", (0, (4, 1, 1, 1)), "v"),
 ]
 
 plt.rcParams.update(

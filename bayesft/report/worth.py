@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
@@ -69,6 +68,8 @@ class Landscape:
 
     def rank_correlation(self, objective: np.ndarray) -> Estimate:
         """Spearman's, between an objective and the accuracy of a final training, along the equal rates."""
+        from scipy import stats  # takes a second, and not every report has a study
+
         each = [
             0.0 if u.std() == 0 or a.std() == 0 else stats.spearmanr(u, a).statistic  # where all are alike, none
             for u, a in zip(objective, self.accuracy, strict=True)

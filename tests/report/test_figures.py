@@ -220,9 +220,9 @@ def test_scores_are_inside_the_image_and_apart_where_there_is_room():
     assert figures._place(-5, 79, 1, 80, size, room, []) == (0, 74)
 
 
-def test_figures_import_no_detector():
-    code = "import sys, bayesft.report.figures, bayesft.report.page as p; "
-    code += "print([m for m in ('torchvision', 'torchmetrics', 'pycocotools') if m in sys.modules])"
+def test_rendering_imports_no_detector_and_no_learner():
+    slow = ("torchvision", "torchmetrics", "pycocotools", "sklearn", "skopt", "scipy.stats")
+    code = f"import sys, stages.render; print([m for m in {slow} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
