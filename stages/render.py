@@ -105,7 +105,9 @@ def _detections(plan: Item, result: TaskResults, folder: Path, note: str) -> boo
 def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:
     """The results of every row of a task that the plan names, over its seeds."""
     named = plan["tasks"][task]
-    files = {seed: [read_json(RESULTS / row / f"{task}-{seed}.json") for row in named["rows"]] for seed in named["seeds"]}
+    files = {
+        seed: [read_json(RESULTS / row / f"{task}-{seed}.json") for row in named["rows"]] for seed in named["seeds"]
+    }
     joined = {seed: _joined(contents, task) for seed, contents in files.items()}
     return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]})
 

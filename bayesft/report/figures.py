@@ -239,7 +239,7 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown), fontsize=8)
     counts = {len(result.seeds) > 1 for result in results.values()}
     more = [
-        "left: objective u on validation images, the best so far; rows that share a search share the curve of the last of them",
+        "left: objective u on validation images, the best so far; rows of one search share the curve of the last",
         "with 1 seed, points: trials ± standard error over draws" * (False in counts),
         "with several, mean and 95 % interval over seeds" * (True in counts),
         "right: dropout rates of the row's network, sites from input to output"
@@ -254,8 +254,8 @@ def figure_search(results: Mapping[str, TaskResults], folder: Path, note: str) -
 def _objectives(ax, result: TaskResults, label: str) -> None:
     """The best objective so far of every search; with one seed, also its trials."""
     every = {row: [about["trials"] for about in result.about[row]] for row in result.searches()}
-    last = list(every.values())[::-1]  # rows that share a search are drawn as the last of them
-    searches = {row: trials for i, (row, trials) in enumerate(every.items()) if last.index(trials) == len(every) - 1 - i}
+    rows = list(every)  # those that share a search are drawn as the last of them
+    searches = {row: every[row] for i, row in enumerate(rows) if every[row] not in [every[r] for r in rows[i + 1 :]]}
     for i, (row, trials) in enumerate(searches.items()):
         look, best = result.look(row), np.array([_best_so_far(of_seed) for of_seed in trials])
         numbers = np.arange(1, best.shape[1] + 1) + 0.2 * i - 0.1 * (len(searches) - 1)

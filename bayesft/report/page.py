@@ -44,7 +44,8 @@ def page(
         parts += [f"## {captions[name]}", f"![{captions[name]}](figures/{name}.png)", f"[PDF](figures/{name}.pdf)"]
         if name == "study":
             for task, study in studies.items():
-                parts += [f"({TASKS[task].panel}) {study.heading(task)}, whole searches:", _markdown(study_table(study))]
+                name = f"({TASKS[task].panel}) {study.heading(task)}"
+                parts += [f"{name}, whole searches:", _markdown(study_table(study))]
         if name == "landscape":
             for task, study in studies.items():
                 parts.append(f"({TASKS[task].panel}) {study.heading(task)}. {landscape_text(study)}")
@@ -124,7 +125,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         parts.append(f"This panel alone: [PNG](figures/figure3{panel}.png), [PDF](figures/figure3{panel}.pdf)")
     if _weak(result):
         parts.append(
-            f"**This panel can't be read as evidence:** without drift, ERM reaches {result.at('erm', 0.0).mean:.3f}, "
+            f"**This panel can't be read as evidence:** without drift, ERM reaches {result.at(BASELINE, 0.0).mean:.3f}, "
             f"less than {_least(task, result)}" + ("." if result.chance is None else f" ({result.chance:.3f}).")
         )
     parts += [
@@ -180,8 +181,8 @@ def _marked(results: Iterable[TaskResults]) -> list[str]:
     """What the mark means, where a row has it."""
     if not any(_mark(result, row) for result in results for row in result.rows()):
         return []
-    return [f"‡ Without drift below {LEARNED:g} of ERM: the row learned too little, or lost too much on its device, to be "
-            "evidence on drift."]  # fmt: skip
+    why = "the row learned too little, or lost too much on its device, to be evidence on drift"
+    return [f"‡ Without drift below {LEARNED:g} of ERM: {why}."]
 
 
 def without_norm(result: TaskResults, row: str) -> str:
@@ -220,8 +221,8 @@ def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: st
         levels = DETECTION_LEVELS if result.chance is None else levels
         cells = {f"σ = {level:g}": show(result.at(row, level)) for level in levels}
         if not minus and (share := result.clean_share(row)) is not None:
-            clean = {"σ = 0": cells.pop("σ = 0"), f"σ = 0, of {result.title(BASELINE)}": f"{share:.2f}{_mark(result, row)}"}
-            cells = clean | cells
+            of = f"σ = 0, of {result.title(BASELINE)}"
+            cells = {"σ = 0": cells.pop("σ = 0"), of: f"{share:.2f}{_mark(result, row)}", **cells}
         cells["mean"] = show(result.over_grid(row))
         if reference in result.accuracy:
             column = "difference" if minus else f"{result.title(reference)} − row"

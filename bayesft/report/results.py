@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.report.rows import BASELINE, OTHER, SUBJECT, Row
 from bayesft.methods import Look
+from bayesft.report.rows import BASELINE, OTHER, SUBJECT, Row
 from bayesft.tasks import TASKS, heading
 
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
@@ -152,10 +152,9 @@ class TaskResults:
         Where there is no such row, the tuned one stands for it.
         """
         pairs = []
-        for row in [row for row in self.rows() if row not in self.untuned()]:
-            of = self.shown[row]
-            same = [r for r in self.untuned() if (self.shown[r].method, self.shown[r].network) == (of.method, of.network)]
-            pairs.append((same[0] if same else row, row))
+        given, kind = self.untuned(), lambda row: (self.shown[row].method, self.shown[row].network)
+        for tuned in [row for row in self.rows() if row not in given]:
+            pairs.append((next((row for row in given if kind(row) == kind(tuned)), tuned), tuned))
         return pairs
 
     def searches(self) -> list[str]:

@@ -48,7 +48,7 @@ class Row:
 
     @property
     def look(self) -> Look:
-        """The method's look. That of a variant is darker and shifted in colour, with other dashes and another marker."""
+        """The method's look. A variant's is darker and shifted in colour, with other dashes and another marker."""
         look = self.of.look
         if not self.variant:
             return look

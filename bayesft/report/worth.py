@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
-from bayesft.report.rows import Row
 from bayesft.report.results import TaskResults, notes, show
+from bayesft.report.rows import Row
 from bayesft.report.style import VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
 
@@ -169,8 +169,8 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                 curve(left, epochs, values, look, name)
             else:
                 left.errorbar(
-                    epochs, [values[0].mean], [values[0].half_width], color=look.colour, marker=look.marker, ls="", capsize=3,
-                    label=name,
+                    epochs, [values[0].mean], [values[0].half_width], color=look.colour, marker=look.marker, ls="",
+                    capsize=3, label=name,
                 )  # fmt: skip
         for name, look in study.unsearched.items():
             rest = study.curve(name)[1][0]
@@ -344,7 +344,7 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
 
 
 def _numbers(row: Row, about: Mapping) -> dict[str, float]:
-    """The hyperparameters that a description tells: the rates by site, or one where all are the same, and the others."""
+    """The hyperparameters that a description tells: rates by site, or one where all are the same, and the others."""
     rates = about.get("rates", {})
     same = len(set(rates.values())) == 1
     numbers = {"rate": next(iter(rates.values()))} if same else {f"rate {site}": rate for site, rate in rates.items()}

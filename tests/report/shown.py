@@ -15,10 +15,8 @@ OTHERS = {  # rows that are not named like their method
 NAMES = ("erm", "erm-no-norm", "ftna", "reram_v", "awp", "awp-tuned", "drift_aware", "drift_aware-tuned", "uniform",
          "uniform-tuned", "random", "bayesft-alg1", "bayesft", "bayesft-no-norm", "drift_dropout",
          "drift_dropout-tuned")  # fmt: skip
-SHOWN = rows_of({
-    name: {"method": name.removesuffix("-tuned"), "tuned": name.endswith("-tuned"), "network": {}} | OTHERS.get(name, {})
-    for name in NAMES
-})  # fmt: skip
+PLAIN_ROWS = {n: {"method": n.removesuffix("-tuned"), "tuned": n.endswith("-tuned"), "network": {}} for n in NAMES}
+SHOWN = rows_of({name: {**entry, **OTHERS.get(name, {})} for name, entry in PLAIN_ROWS.items()})
 ROWS = {name: row.title for name, row in SHOWN.items()}
 TUNED = "-tuned"
 LOOKS = {name: row.look for name, row in SHOWN.items() if not row.tuned}

@@ -3,7 +3,7 @@
 import copy
 import subprocess
 import sys
-from dataclasses import astuple, replace
+from dataclasses import astuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +14,6 @@ from matplotlib.colors import to_hex, to_rgb
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.statistics import estimate
 from bayesft.report import figures, style
-from bayesft.report.results import TaskResults
 from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
 from tests.report.shown import LOOKS, ROWS, TUNED, gather
 
@@ -126,7 +125,8 @@ def test_figure_3_shows_the_curve_of_every_row(drawn, results):
             assert lines[ROWS[row]] == [e.mean for e in result.curve(row)]
         assert len(axes.collections) == len(result.untuned())  # a band each
         assert axes.get_xlim() == (0, 0.75) and axes.get_ylim() == (0, 1)
-    assert [axes.get_title() for axes in figure.axes] == ["(a) MLP, handwritten digits", "(b) LeNet-5, handwritten digits"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["(a) MLP, handwritten digits", "(b) LeNet-5, handwritten digits"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*shown_rows(result), "chance"]
 
 

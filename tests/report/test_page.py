@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
-from bayesft.report.results import METRICS, TaskResults
+from bayesft.report.results import METRICS
 from bayesft.tasks import DETECTION, TASKS, heading
 from tests.report.shown import ROWS, gather
 
@@ -206,7 +206,8 @@ def test_page_shows_the_pictures_that_it_is_given(whole, results):
 
 def test_accuracy_table_has_every_row_and_level(whole, results):
     table = tables(whole)[1]
-    assert table[0] == ["", "σ = 0", OF_ERM, *(f"σ = {level:g}" for level in LEVELS[1:]), "mean", "BayesFT − row", OWN_GAIN]
+    levels = [f"σ = {level:g}" for level in LEVELS[1:]]
+    assert table[0] == ["", "σ = 0", OF_ERM, *levels, "mean", "BayesFT − row", OWN_GAIN]
     assert [line[0] for line in table[2:]] == [ROWS[row] for row in results().rows()]
     result = results()
     for row in result.rows():

@@ -10,7 +10,6 @@ from scipy import stats
 
 from bayesft.report.results import (
     METRICS,
-    TaskResults,
     curves_table,
     letters,
     notes,
@@ -185,7 +184,8 @@ def test_words_for_the_search(trials, said):
 
 
 def test_words_for_the_interval():
-    assert (ONE_SEED.intervals(), TWO_SEEDS.intervals()) == ("1 seed, 95 % intervals over 3 draws", "2 seeds, 95 % intervals over seeds")
+    assert ONE_SEED.intervals() == "1 seed, 95 % intervals over 3 draws"
+    assert TWO_SEEDS.intervals() == "2 seeds, 95 % intervals over seeds"
     assert ONE_SEED.band() == "95 % interval over 3 drift draws (1 seed: 4)"
     over_seeds = TWO_SEEDS.band()
     assert over_seeds.startswith("95 % interval over 2 training seeds")

@@ -7,7 +7,8 @@ from scipy import stats
 
 from bayesft.report import worth
 from bayesft.report.worth import Study, figure_landscape, figure_study, figure_tuned, landscape_text, study_table
-from tests.report.shown import ROWS, gather
+from tests.report.conftest import OPTIONS, STRATEGIES, UNSEARCHED
+from tests.report.shown import ROWS
 
 NOTE = "scale: quick"
 
@@ -48,7 +49,7 @@ def test_seeds_that_do_not_belong_together_are_refused(study_files, change):
     files = study_files()
     files[1][change] = {} if change == "runs" else [0.0]
     with pytest.raises(ValueError, match="seed 1 has other runs or another grid: run dvc repro"):
-        Study.gather(files, ["GP", "random", "grid"], ["more draws", "early stop"], "GP", {name: None for name in ("uniform", "drift_dropout")})
+        Study.gather(files, STRATEGIES, OPTIONS, "GP", UNSEARCHED)
 
 
 def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
