@@ -124,8 +124,9 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     if pictured:
         parts.append(f"This panel alone: [PNG](figures/figure3{panel}.png), [PDF](figures/figure3{panel}.pdf)")
     if _weak(result):
+        clean = result.at(BASELINE, 0.0).mean
         parts.append(
-            f"**This panel can't be read as evidence:** without drift, ERM reaches {result.at(BASELINE, 0.0).mean:.3f}, "
+            f"**This panel can't be read as evidence:** without drift, ERM reaches {clean:.3f}, "
             f"less than {_least(task, result)}" + ("." if result.chance is None else f" ({result.chance:.3f}).")
         )
     parts += [
