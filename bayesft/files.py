@@ -31,8 +31,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """Give an empty folder beside the path `beside`, to be filled and renamed. What is left of it is removed."""
-    folder = beside.with_name(f".{beside.name}.{os.getpid()}.part")
+    """Give an empty folder beside the path `beside`, to be filled and renamed. What is left of it is removed.
+
+    One process at a time may ask for it, so what is there at the start was left by a process that was killed.
+    """
+    folder = beside.with_name(f".{beside.name}.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

@@ -92,13 +92,18 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         place = self.place(key)
-        if place.exists() or problem(listing.parent, key, listing.name) is not None:
+        if any(Path(name).name != name for name in (key, *files)) or not key or place.exists():
+            return False
+        if problem(listing.parent, key, listing.name) is not None:
             return False
         with self._held(key), temporary_folder(place) as copy:
+            if place.exists():  # by now: another process adopted it
+                return False
             for name in files:
                 shutil.copyfile(listing.parent / name, copy / name)
-            shutil.copyfile(listing, copy / LIST)
+            seal(copy, key)
             copy.rename(place)
+            fsync(place.parent)
         return True
 
     @contextmanager
