@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from bayesft.files import checksum
@@ -32,8 +33,11 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def direct_imports(path: Path) -> set[str]:
+@cache
+def direct_imports(path: Path) -> frozenset[str]:
     """The files of this project that the file `path` imports, the packages on the way among them.
+
+    They are read once in a process.
 
     Raises:
         ValueError: The file has a relative import.
@@ -52,4 +56,4 @@ def direct_imports(path: Path) -> set[str]:
         for end in range(1, len(parts) + 1):
             base = Path(*parts[:end])
             files |= {p.as_posix() for p in (base / "__init__.py", base.with_suffix(".py")) if p.exists()}
-    return files
+    return frozenset(files)
