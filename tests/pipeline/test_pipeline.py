@@ -69,6 +69,13 @@ class Clone:
         assert (done.returncode == 0) == ok, done.stdout[-4000:]
         return done.stdout
 
+    def start(self, *command: str) -> subprocess.Popen:
+        """Start a command here, in a process group of its own."""
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
     def parameters(self) -> dict:
         return YAML(typ="safe").load((self.folder / "params.yaml").read_text(encoding="utf-8"))
 
@@ -203,15 +210,58 @@ def test_a_killed_stage_ends_with_the_same_bytes(clone, unchanged, after_s):
     shutil.rmtree(clone.folder / "data/store")
     shutil.rmtree(clone.folder / "data/models/bayesft")
     command = [sys.executable, "-m", "stages.train", "bayesft"]
-    process = subprocess.Popen(
-        command, cwd=clone.folder, env=clone.environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = clone.start(*command)
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     clone.run(*command)
     assert clone.models() == before
+
+
+def trained_anew(clone: Clone, row: str) -> dict[str, bytes]:
+    """The bytes of every network after a row's have been trained without anything to go on from."""
+    shutil.rmtree(clone.folder / "data/store", ignore_errors=True)
+    clone.run("dvc", "repro", "--force", "--single-item", f"train@{row}")
+    return clone.models()
+
+
+@pytest.mark.parametrize("after_s", [2.5, 5.0, 7.5])
+def test_a_killed_pipeline_goes_on_to_the_same_bytes(clone, unchanged, after_s):
+    """`kill -9` on `dvc repro` and its children, at many moments; the next `dvc repro` takes it from there."""
+    clone.run("dvc", "repro")
+    clone.change("methods.awp.gamma", after_s / 100)
+    process = clone.start("dvc", "repro", "train@awp")
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    clone.run("git", "checkout", "-q", "dvc.lock")  # a write of it may have been cut
+    clone.run("dvc", "repro", "train@awp")
+    after = clone.models()
+    assert trained_anew(clone, "awp") == after
+
+
+def test_two_runs_at_once_end_as_one_does(clone, unchanged):
+    clone.run("dvc", "repro")
+    clone.change("methods.awp.gamma", 0.03)
+    two = [clone.start("dvc", "repro", "train@awp") for _ in range(2)]
+    assert 0 in [process.wait(timeout=300) for process in two]
+    assert stages_run(clone.run("dvc", "repro", "train@awp")) == []
+    after = clone.models()
+    assert trained_anew(clone, "awp") == after
+
+
+def test_queued_experiments_run_side_by_side(clone, unchanged):
+    clone.run("dvc", "repro")
+    before = clone.models()
+    for gamma in ("0.02", "0.05"):
+        clone.run("dvc", "exp", "run", "--queue", "-S", f"methods.awp.gamma={gamma}", "train@awp")
+    clone.run("dvc", "queue", "start", "-j", "2")
+    deadline = time.monotonic() + 300
+    while (status := clone.run("dvc", "queue", "status")).count("Success") < 2:
+        assert "Failed" not in status and time.monotonic() < deadline, status
+        time.sleep(2)
+    clone.run("dvc", "queue", "stop")
+    assert clone.models() == before and clone.run("git", "status", "--porcelain") == ""
 
 
 def test_a_lost_lock_file_costs_nothing(clone, unchanged):
