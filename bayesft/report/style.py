@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,13 +15,14 @@ from bayesft.evaluation.statistics import Estimate
 from bayesft.files import atomic
 from bayesft.methods import Look
 
-# Of the ablation's variants and the study's strategies. The colours are safe for colour-blind readers.
+_COLOURS = sns.color_palette("colorblind").as_hex()
+# Of the ablation's variants and the study's strategies.
 VARIANT_LOOKS = [
-    Look("#0173b2", "-", "o"),
-    Look("#de8f05", "--", "s"),
-    Look("#029e73", "-.", "^"),
-    Look("#d55e00", ":", "D"),
-    Look("#cc78bc", (0, (4, 1, 1, 1)), "v"),
+    Look(_COLOURS[0], "-", "o"),
+    Look(_COLOURS[1], "--", "s"),
+    Look(_COLOURS[2], "-.", "^"),
+    Look(_COLOURS[3], ":", "D"),
+    Look(_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
 ]
 
 plt.rcParams.update(
