@@ -12,7 +12,13 @@ from bayesft.models.residual import preact_resnet, resnet18
 from bayesft.models.spatial_transformer import spatial_transformer
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    network.__name__: network for network in (mlp, lenet5, alexnet, resnet18, vgg, preact_resnet, spatial_transformer)
+    "mlp": mlp,
+    "lenet5": lenet5,
+    "alexnet": alexnet,
+    "resnet18": resnet18,
+    "vgg": vgg,
+    "preact_resnet": preact_resnet,
+    "spatial_transformer": spatial_transformer,
 }
 
 
