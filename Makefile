@@ -14,7 +14,7 @@ environment: .venv/installed
 	touch $@
 
 reproduce: environment
-	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.reproduce
 
 test: environment
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
