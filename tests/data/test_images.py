@@ -49,7 +49,6 @@ def test_load_reads_what_save_wrote(tmp_path):
     assert_equal(Images.load(tmp_path / "new" / "images.safetensors"), images)
 
 
-@pytest.mark.xfail(strict=True, reason="the order of the facts in `about` changes the bytes")
 def test_the_same_data_gives_the_same_bytes(tmp_path):
     some().save(tmp_path / "first")
     # The order in which parts and facts are named is no difference in the data.
