@@ -9,28 +9,54 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesft.drift.faults import FaultModel, LogNormalDrift
+    from bayesft.calibration import calibrate, calibration_reference
+    from bayesft.drift.faults import (
+        Composite,
+        DeviceToDevice,
+        FaultModel,
+        Float32BitFlips,
+        GaussianNoise,
+        Int8BitFlips,
+        LogNormalDrift,
+        PhaseChangeMemory,
+        Quantise,
+        ReramWan2022,
+        Retention,
+        StuckBits,
+        StuckCells,
+    )
     from bayesft.hardening.comparison import compare
+    from bayesft.hardening.harden import harden
     from bayesft.hardening.measure import evaluate
     from bayesft.hardening.robustness import Robustness
     from bayesft.hardening.sensitivity import sensitivity
     from bayesft.hardening.sites import find_sites
     from bayesft.hardening.step import Hardening
+    from bayesft.hardening.tuning import tune
 
+_FAULTS = (
+    "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips", "GaussianNoise", "Int8BitFlips", "LogNormalDrift",
+    "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention", "StuckBits", "StuckCells",
+)  # fmt: skip
 _WHERE = {
     "evaluate": "bayesft.hardening.measure",
     "compare": "bayesft.hardening.comparison",
     "Hardening": "bayesft.hardening.step",
+    "tune": "bayesft.hardening.tuning",
+    "harden": "bayesft.hardening.harden",
+    "calibrate": "bayesft.calibration",
+    "calibration_reference": "bayesft.calibration",
     "find_sites": "bayesft.hardening.sites",
     "sensitivity": "bayesft.hardening.sensitivity",
     "Robustness": "bayesft.hardening.robustness",
-    "FaultModel": "bayesft.drift.faults",
-    "LogNormalDrift": "bayesft.drift.faults",
+    **dict.fromkeys(_FAULTS, "bayesft.drift.faults"),
 }
 
 __all__ = [
-    "evaluate", "compare", "Hardening", "find_sites", "sensitivity", "Robustness", "FaultModel", "LogNormalDrift",
-    "__version__",
+    "evaluate", "compare", "Hardening", "tune", "harden", "calibrate", "calibration_reference", "find_sites",
+    "sensitivity", "Robustness", "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips", "GaussianNoise",
+    "Int8BitFlips", "LogNormalDrift", "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention", "StuckBits",
+    "StuckCells", "__version__",
 ]  # fmt: skip
 
 try:

@@ -2,6 +2,8 @@
 
 import math
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -80,3 +82,13 @@ def check_no_nan(batch: Any) -> None:
     for tensor in tensors(batch):
         if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
             raise ValueError(f"data: a batch holds NaN (a tensor of shape {tuple(tensor.shape)})")
+
+
+@contextmanager
+def first_pass(argument: str) -> Iterator[None]:
+    """An error of the network, or of the loss, on the first batch of the data names the argument that they are."""
+    try:
+        yield
+    except (RuntimeError, TypeError, IndexError) as error:
+        said = str(error).strip().splitlines() or [""]
+        raise ValueError(f"{argument}: the network fails on the first batch: {type(error).__name__}: {said[0]}") from error

@@ -21,6 +21,7 @@ from bayesft.hardening.checks import (
     check_no_nan,
     checked_device,
     checked_levels,
+    first_pass,
     whole_number,
 )  # fmt: skip
 from bayesft.hardening.probe import check_reach, same
@@ -132,7 +133,8 @@ class _Work:
         self.start = snapshot = Snapshot(self.model)
         check_no_nan(batch)
         seed = derive_seed("evaluate", self.seed, "check")
-        outputs, targets = self.run(batch, seed)
+        with first_pass("data"):
+            outputs, targets = self.run(batch, seed)
         snapshot.restore()
         few = part(batch, slice(0, FEW), count_of(outputs, targets))
         self.scorer.learn(outputs, targets)

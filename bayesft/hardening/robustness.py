@@ -37,6 +37,11 @@ class Curve:
         """The area under the curve over the range of the levels, divided by that range (trapezoids)."""
         return float(self.mean @ self._weights())
 
+    @property
+    def areas(self) -> np.ndarray:
+        """The area of each draw, (D,)."""
+        return self._weights() @ self.scores
+
     def area_interval(self, confidence: float = 0.95) -> float:
         """Half-width of the interval of `area`, over draws and examples."""
         weights = self._weights()
@@ -167,7 +172,7 @@ class Robustness(Curve):
         """Save all numbers as a safetensors file."""
         from safetensors.numpy import save_file
 
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         save_file(arrays, path, metadata={"bayesft": "robustness", "about": json.dumps(self.about)})
 
     @classmethod
@@ -183,7 +188,7 @@ class Robustness(Curve):
             about = file.metadata() or {}
             if about.get("bayesft") != "robustness":
                 raise ValueError(f"path = {path}: no saved Robustness")
-            return cls(**{name: file.get_tensor(name) for name in _ARRAYS}, about=json.loads(about["about"]))
+            return cls(**{name: file.get_tensor(name) for name in ARRAYS}, about=json.loads(about["about"]))
 
     def _headline(self) -> str:
         about = self.about
@@ -209,7 +214,7 @@ class Difference(Curve):
         return f"{self.about.get('score', 'difference')} under {self.about.get('fault', 'faults')}, paired"
 
 
-_ARRAYS = ("levels", "scores", "examples", "not_finite")
+ARRAYS = ("levels", "scores", "examples", "not_finite")
 
 
 def _half_widths(draws: np.ndarray, examples: np.ndarray, confidence: float) -> tuple[float, float, float]:

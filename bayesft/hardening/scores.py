@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bayesft.hardening.batches import mapped, part, size, tensors
 
@@ -27,6 +28,27 @@ def accuracy(outputs: Any, labels: Any) -> Tensor:
     Raises:
         ValueError: the shapes do not fit, or a label is no class of the outputs.
     """
+    logits, counted = aligned(outputs, labels)
+    right = (logits.argmax(-1) == labels) & logits.isfinite().all(-1) & counted
+    right, counted = right.reshape(len(labels), -1).sum(1), counted.reshape(len(labels), -1).sum(1)
+    if bool((counted == 0).any()):
+        raise ValueError(f"labels: an example has no label but {IGNORED}")
+    return right.double() / counted
+
+
+def cross_entropy(outputs: Any, labels: Any) -> Tensor:
+    """The mean cross entropy, a scalar, of what `accuracy` takes. Half precision is computed in float32.
+
+    Raises:
+        ValueError: as `accuracy`.
+    """
+    logits, _ = aligned(outputs, labels)
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten().long(), ignore_index=IGNORED)
+
+
+def aligned(outputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """The logits with classes on their last axis, and which of the labels count; checked."""
     logits = _logits(outputs)
     if (
         not isinstance(labels, Tensor)
@@ -40,22 +62,23 @@ def accuracy(outputs: Any, labels: Any) -> Tensor:
     second = logits.dim() > 1 and labels.shape == logits.shape[:1] + logits.shape[2:]
     if not last and not second:
         raise ValueError(
-            f"score = 'accuracy': outputs {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit; need "
-            "(B, C) and (B,), or give `score`"
+            f"outputs {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit; need "
+            "(B, C) and (B,), or give `score` or `loss`"
         )
     if last and second and logits.dim() > 2:
-        raise ValueError(f"score = 'accuracy': outputs {tuple(logits.shape)} have classes on two axes: give `score`")
+        raise ValueError(f"outputs {tuple(logits.shape)} have classes on two axes: give `score`")
     logits = logits if last else logits.movedim(1, -1)
-    classes, counted = logits.shape[-1], labels != IGNORED
-    if classes < 2:
-        raise ValueError("score = 'accuracy': outputs of a single class; give `score`")
+    if logits.shape[-1] < 2:
+        raise ValueError("outputs of a single class; give `score`")
+    return logits, check_classes(labels, logits.shape[-1])
+
+
+def check_classes(labels: Tensor, classes: int) -> Tensor:
+    """Which of the labels count. Raises ValueError where one of them is no class."""
+    counted = labels != IGNORED
     if bool(((labels < 0) | (labels >= classes))[counted].any()):
         raise ValueError(f"labels from {int(labels[counted].min())} to {int(labels.max())}: need 0 to {classes - 1}")
-    right = (logits.argmax(-1) == labels) & logits.isfinite().all(-1) & counted
-    right, counted = right.reshape(len(labels), -1).sum(1), counted.reshape(len(labels), -1).sum(1)
-    if bool((counted == 0).any()):
-        raise ValueError(f"labels: an example has no label but {IGNORED}")
-    return right.double() / counted
+    return counted
 
 
 def _logits(outputs: Any) -> Tensor:
@@ -65,7 +88,7 @@ def _logits(outputs: Any) -> Tensor:
     if found is None and isinstance(outputs, (tuple, list)) and outputs:
         found = outputs[0]
     if not isinstance(found, Tensor):
-        raise ValueError(f"score = 'accuracy': the outputs are a {type(outputs).__name__} without logits; give `score`")
+        raise ValueError(f"the outputs are a {type(outputs).__name__} without logits; give `score`")
     return found
 
 

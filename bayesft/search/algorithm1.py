@@ -18,8 +18,7 @@ as many processes as joblib is given.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from bayesft.methods import Method
 from bayesft.search.early_stop import EarlyStop
 from bayesft.search.objective import Estimate, Objective
 from bayesft.search.optimizer import Optimizer
+from bayesft.search.parallel import workers
 from bayesft.search.trial import Log, State, Trial
 from bayesft.seeds import derive_seed
 from bayesft.settings import SearchSettings
@@ -97,7 +97,7 @@ def search(
     bar = tqdm(
         total=settings.trials, initial=len(log.trials), desc=problem.label(name), unit="trial", disable=None
     )
-    with _workers(settings, n_jobs) as run:
+    with workers(settings.batch, n_jobs) as run:
         for start in range(0, settings.trials, settings.batch):
             points = optimizer.ask(min(settings.batch, settings.trials - start))
             alphas = [
@@ -251,17 +251,3 @@ def train_row(
         network = trained[method.name]
         trained[method.name] = replace(network, about={**network.about, **found.about})
     return {name if key == method.name else key: network for key, network in trained.items()}
-
-
-@contextmanager
-def _workers(settings: SearchSettings, n_jobs: int | None) -> Iterator[Callable[[list], Iterable]]:
-    """What runs the trials of a batch, and gives them in order, each as soon as it and those before it are there."""
-    if settings.batch == 1:
-        yield lambda jobs: (trial(*arguments) for trial, arguments, _ in jobs)
-        return
-    try:
-        parallel = joblib.Parallel(n_jobs, return_as="generator")
-    except ValueError:  # Ray's backend hands over the whole batch at once
-        parallel = joblib.Parallel(n_jobs)
-    with parallel:  # the same processes for all batches
-        yield parallel

@@ -82,7 +82,7 @@ def fit(
     scheduler = None
     if recipe.schedule == "one_cycle":
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps * recipe.epochs + 1)
-    done = _resume(checkpoint, label, model, optimizer, scheduler)
+    done = resume(checkpoint, label, model, optimizer, scheduler)
     if done:
         tqdm.write(f"{label}: resuming after epoch {done} of {recipe.epochs}")
     bar = tqdm(range(done, recipe.epochs), desc=label, initial=done, total=recipe.epochs, unit="epoch", disable=None)
@@ -113,7 +113,7 @@ def fit(
                     raise Diverged(f"{label}: {found} at step {step} (epoch {epoch}); lower the lr")
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             if checkpoint and time.monotonic() - saved >= checkpoint.save_after_s:
-                _save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
+                save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
                 saved = time.monotonic()
             if after_epoch(epoch + 1):
                 break
@@ -130,7 +130,8 @@ def accuracy(model: nn.Module, data: Split, decode: Callable[[Tensor], Tensor] =
     return correct / len(data.labels)
 
 
-def _save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
+def save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
+    """Keep a training of so many epochs in the checkpoint, under its label."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"adam.{i}.{k}": tensor for i, entry in state["state"].items() for k, tensor in entry.items()}
@@ -142,14 +143,14 @@ def _save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
     checkpoint.save(label, tensors, value)
 
 
-def _resume(checkpoint, label, model, optimizer, scheduler) -> int:
-    """Put everything back as it was saved; the number of epochs that are done."""
+def resume(checkpoint, label, model, optimizer, scheduler) -> int:
+    """Put everything back as `save` kept it: the number of epochs that are done, 0 where nothing was kept."""
     found = checkpoint.load(label) if checkpoint else None
     if found is None:
         return 0
     tensors, value = found
     states: dict[int, dict[str, Tensor]] = {}
-    parameters = list(model.parameters())
+    parameters = [theta for group in optimizer.param_groups for theta in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith("adam."):
             _, index, key = name.split(".")

@@ -27,7 +27,6 @@ LAYERS = [
     "search",
     "evaluation",
     "hardening",
-    "harden",
     "command",
     "report",
 ]
