@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bayesft.calibration import calibrate, calibration_reference
     from bayesft.drift.faults import FaultModel, LogNormalDrift
     from bayesft.hardening.comparison import compare
     from bayesft.hardening.measure import evaluate
@@ -24,13 +25,15 @@ _WHERE = {
     "find_sites": "bayesft.hardening.sites",
     "sensitivity": "bayesft.hardening.sensitivity",
     "Robustness": "bayesft.hardening.robustness",
+    "calibrate": "bayesft.calibration",
+    "calibration_reference": "bayesft.calibration",
     "FaultModel": "bayesft.drift.faults",
     "LogNormalDrift": "bayesft.drift.faults",
 }
 
 __all__ = [
-    "evaluate", "compare", "Hardening", "find_sites", "sensitivity", "Robustness", "FaultModel", "LogNormalDrift",
-    "__version__",
+    "evaluate", "compare", "Hardening", "calibrate", "calibration_reference", "find_sites", "sensitivity", "Robustness",
+    "FaultModel", "LogNormalDrift", "__version__",
 ]  # fmt: skip
 
 try:

@@ -47,9 +47,9 @@ IMAGES = {
     "digits": {"train": None, "validation": None, "test": None},
 }
 RECIPES = {
-    "mnist": Recipe(epochs=20, batch_size=64),
+    "mnist": Recipe(epochs=20, batch_size=128),
     "cifar10": Recipe(epochs=8, batch_size=64),
-    "digits": Recipe(epochs=60, batch_size=64),
+    "digits": Recipe(epochs=40, batch_size=64),
 }
 NETWORK = {  # the networks of the tasks, narrow on CIFAR-10
     "resnet18-cifar10": {"width": 0.125},

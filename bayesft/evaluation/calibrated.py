@@ -5,7 +5,7 @@ unlabelled images on it, and a digital scale and offset a channel. Reports mark 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesft.calibration import Reference, calibrated, calibration_reference
 from bayesft.calibration.layers import Layers
-from bayesft.calibration.moments import Terms
+from bayesft.calibration.moments import NotFinite, Terms
 from bayesft.data import Split
 from bayesft.drift import FaultModel, drifted_parameters
 from bayesft.drift.copies import swapped, write
@@ -47,6 +47,8 @@ def calibrated_copy(
 ) -> Iterator[nn.Module]:
     """`model` as draw number `draw` of its faulty copies at level σ, calibrated; on leaving it is as it was.
 
+    A copy whose outputs are not finite can't be measured, and stays as it is.
+
     Args:
         model: the network, in eval mode.
         reference: `calibration_reference` of it.
@@ -65,11 +67,12 @@ def calibrated_copy(
 
     further = calibrated_at is not None
     used = copy(sigma)
-    with swapped(model, copy(calibrated_at) if further else used):
-        with calibrated(model, reference, images, fold=not further, terms=terms):
-            if further:
-                write(model, used)
-            yield model
+    with swapped(model, copy(calibrated_at) if further else used), ExitStack() as stack:
+        with suppress(NotFinite):
+            stack.enter_context(calibrated(model, reference, images, fold=not further, terms=terms))
+        if further:
+            write(model, used)
+        yield model
 
 
 @torch.no_grad()
@@ -121,16 +124,10 @@ def calibrated_accuracy_grid(
 
     def accuracy(sigma: float, draw: int) -> float:
         network, reference = networks[draw % len(networks)], references[draw % len(networks)]
-        try:
-            with calibrated_copy(
-                network, reference, images, fault, sigma, key, draw, parameters,
-                calibrated_at=calibrated_at, terms=terms,
-            ) as copy:  # fmt: skip
-                return right(copy)
-        except ValueError as error:
-            if "not finite" not in str(error):
-                raise
-            return 0.0  # nothing can be measured on such a device, and each of its outputs is wrong
+        with calibrated_copy(
+            network, reference, images, fault, sigma, key, draw, parameters, calibrated_at=calibrated_at, terms=terms
+        ) as copy:
+            return right(copy)
 
     def measure(levels: Sequence[float]) -> np.ndarray:
         return np.array([[accuracy(sigma, draw) for draw in range(draws)] for sigma in levels])
