@@ -1,7 +1,7 @@
 """Calibration of faulty copies: two numbers a channel, from a few unlabelled examples (docs/calibration.md)."""
 
 from bayesft.calibration.batch_norm import reestimate_batch_norm
-from bayesft.calibration.calibrate import calibrate, calibrated, corrections, uncalibrate
+from bayesft.calibration.calibrate import calibrate, calibrated, calibrator, corrections, uncalibrate
 from bayesft.calibration.gradient import calibrated_gradient
 from bayesft.calibration.layers import calibration_layers
 from bayesft.calibration.moments import Correction
@@ -15,6 +15,7 @@ __all__ = [
     "calibrated_gradient",
     "calibration_layers",
     "calibration_reference",
+    "calibrator",
     "corrections",
     "reestimate_batch_norm",
     "uncalibrate",

@@ -1,7 +1,7 @@
 """A faulty copy corrected channel by channel to what its clean network gave."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,10 +9,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from bayesft.calibration.layers import Dims, folds, holder_of_weight, holders, scaled_weight
+from bayesft.calibration.layers import Dims, Layers, folds, holder_of_weight, holders, scaled_weight
 from bayesft.calibration.moments import (
     Batch,
     Correction,
+    NotFinite,
     Terms,
     check,
     correcting,
@@ -20,7 +21,7 @@ from bayesft.calibration.moments import (
     every_module_called,
     forward,
 )
-from bayesft.calibration.reference import Reference
+from bayesft.calibration.reference import Reference, calibration_reference
 from bayesft.modes import eval_mode
 
 _RECORD = "_calibration"  # the attribute of a calibrated layer that knows its correction and how to undo it
@@ -73,6 +74,37 @@ def calibrated(
             yield model
     finally:
         uncalibrate(model)
+
+
+def calibrator(
+    model: nn.Module, data: Batch, *, layers: Layers = "all"
+) -> Callable[[nn.Module], AbstractContextManager[nn.Module]]:
+    """How each faulty copy of a network is calibrated for the time of a measurement, as `evaluate` takes it.
+
+    The reference is made here, with the same examples.
+
+    Args:
+        model: the clean network.
+        data: one batch of unlabelled examples, as `calibrate` takes it.
+        layers: which layers, as `calibration_layers` takes them.
+
+    Returns:
+        A function from a faulty copy to a context in which that copy is calibrated. A copy whose outputs are not
+        finite is used as it is: there is nothing to measure on it.
+
+    Raises:
+        ValueError: as `calibration_reference`.
+    """
+    reference = calibration_reference(model, data, layers=layers)
+
+    @contextmanager
+    def of(copy: nn.Module) -> Iterator[nn.Module]:
+        with ExitStack() as stack:
+            with suppress(NotFinite):
+                stack.enter_context(calibrated(copy, reference, data))
+            yield copy
+
+    return of
 
 
 def uncalibrate(model: nn.Module) -> nn.Module:

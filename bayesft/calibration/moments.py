@@ -129,13 +129,17 @@ def correcting(
             raise ValueError(f"layer {name!r} is called {len(found[name])} times, for the reference {len(calls)} times")
 
 
+class NotFinite(ValueError):
+    """A layer's outputs are not finite, so there is nothing to measure on them."""
+
+
 def check(moments: Mapping[str, list[Moments]], whose: str) -> None:
-    """Raise ValueError for channels of fewer than two values, or values that are not finite."""
+    """Raise ValueError for channels of fewer than two values, or values that are not finite (NotFinite)."""
     for name, calls in moments.items():
         if calls[-1].count < 2:
             raise ValueError(f"layer {name!r} has one value a channel: need at least two, so give more examples")
         if not (calls[-1].mean.isfinite().all() and calls[-1].variance.isfinite().all()):
-            raise ValueError(f"layer {name!r} of {whose} has outputs that are not finite: it can't be calibrated")
+            raise NotFinite(f"layer {name!r} of {whose} has outputs that are not finite: it can't be calibrated")
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def calibration_reference(model: nn.Module, data: Batch | Iterable[Batch], *, la
         nonlocal examples
         for batch in batches_of(data):
             shapes.append(example_shapes(batch))
-            examples += len(_tensors(batch)[0])
+            examples += len(example_tensors(batch)[0])
             yield batch
 
     with eval_mode(model):
@@ -133,10 +133,10 @@ def batches_of(data: Batch | Iterable[Batch]) -> Iterable[Batch]:
 
 def example_shapes(batch: Batch) -> list[list[int]]:
     """The shape of one example, for each input."""
-    return [list(tensor.shape[1:]) for tensor in _tensors(batch)]
+    return [list(tensor.shape[1:]) for tensor in example_tensors(batch)]
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def example_tensors(batch: Batch) -> list[Tensor]:
     """The tensors of a batch that have examples, in the order of places or names."""
     values = [batch[name] for name in sorted(batch)] if isinstance(batch, Mapping) else batch
     values = values if isinstance(values, (tuple, list)) else (values,)

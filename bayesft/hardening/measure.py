@@ -1,7 +1,7 @@
 """The score of any network under faults: faulty copies of it, on streamed data."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from bayesft.calibration import calibrator
+from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.scope import Where
@@ -50,7 +52,7 @@ def evaluate(
     seed: int = 0,
     where: Where = "all",
     device: str | torch.device | None = None,
-    calibrate: Calibrate | None = None,
+    calibrate: Any | Calibrate | None = None,
     progress: bool = True,
 ) -> Robustness:
     """Measure a network under faults. The network, the data and all random streams come back as they were.
@@ -69,8 +71,10 @@ def evaluate(
         seed: of the faults, and of whatever is random in the network or the data.
         where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
         device: where to compute; without it, where the network is.
-        calibrate: called with each faulty copy before it is scored. It may change the network; what it changes is
-            undone after the copy. If it returns a context manager, that is entered for the time of the scoring.
+        calibrate: unlabelled examples, one batch in the form that the network takes (a tensor, a tuple of several
+            inputs, a dict): each copy is calibrated with them before it is scored, to a reference from the same
+            examples (docs/calibration.md). Or a function that is called with each copy. It may change the network;
+            what it changes is undone after the copy. If it returns a context manager, that is entered for the scoring.
         progress: show a bar.
 
     Returns:
@@ -116,9 +120,11 @@ class _Work:
         self.fault, self.levels = fault, checked_levels(fault, levels)
         self.draws = whole_number("draws", draws, 1)
         self.seed = whole_number("seed", seed, None)
-        for name, value in (("forward", forward), ("calibrate", calibrate)):
-            if value is not None and not callable(value):
-                raise ValueError(f"{name} = {value!r}: must be a function")
+        if forward is not None and not callable(forward):
+            raise ValueError(f"forward = {forward!r}: must be a function")
+        if not (calibrate is None or callable(calibrate) or isinstance(calibrate, (Tensor, tuple, Mapping))):
+            kind = type(calibrate).__name__
+            raise ValueError(f"calibrate = {kind}: must be examples (a tensor, a tuple or a dict of them) or a function")
         self.forward, self.calibrate = forward, calibrate
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
@@ -147,6 +153,20 @@ class _Work:
         except Exception:
             snapshot.restore()
             self._check_reach(batch, seed)
+        self.calibration = "by a function" if callable(self.calibrate) else ""
+        if self.calibrate is not None and not self.calibration:
+            self._make_reference()
+
+    def _make_reference(self) -> None:
+        """The clean network on the examples that all copies are calibrated with."""
+        examples = mapped(lambda tensor: tensor.detach().to(self.device), self.calibrate)
+        try:
+            self.calibrate = calibrator(self.model, examples)
+        except Exception as error:
+            raise ValueError(f"calibrate: {error}") from error
+        finally:
+            self.start.restore()
+        self.calibration = f"with {len(example_tensors(examples)[0])} examples"
 
     def _check_reach(self, batch: Any, seed: int) -> None:
         check_reach(self.model, lambda: self.run(batch, seed)[0], self.parameters, self.start, "in eval mode")
@@ -312,6 +332,7 @@ class _Tally:
             "count": self.count,
             "data": work.batches.mark(),
             "where": work.where if isinstance(work.where, str) else "chosen",
+            "calibrated": work.calibration,
             "interrupted": not bool(draws.all()),
         }
         examples = self._sums / draws.sum()

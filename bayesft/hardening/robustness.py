@@ -193,7 +193,9 @@ class Robustness(Curve):
     def _headline(self) -> str:
         about = self.about
         return (
-            f"{about.get('score', 'score')} under {about.get('fault', 'faults')}: {self.scores.shape[1]} draws, "
+            f"{about.get('score', 'score')} under {about.get('fault', 'faults')}"
+            + (f", each copy calibrated {about['calibrated']}" if about.get("calibrated") else "")
+            + f": {self.scores.shape[1]} draws, "
             f"{about.get('count', self.examples.shape[1])} examples"
             + (f" (interrupted, {about['draws']} draws were asked for)" if about.get("interrupted") else "")
         )

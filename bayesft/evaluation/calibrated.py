@@ -1,0 +1,135 @@
+"""Accuracy of calibrated copies: the draws of `accuracy_grid`, each copy calibrated before it is measured.
+
+The contract is another one than that of an uncalibrated network (docs/calibration.md): access to each device, a few
+unlabelled images on it, and a digital scale and offset a channel. Reports mark these numbers wherever they stand.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bayesft.calibration import Reference, calibrated, calibration_reference
+from bayesft.calibration.layers import Layers
+from bayesft.calibration.moments import NotFinite, Terms
+from bayesft.data import Split
+from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.drift.copies import swapped, write
+from bayesft.drift.montecarlo import CPU_IMAGES, CPU_MAP_MIB, images_within
+from bayesft.drift.scope import Where
+from bayesft.evaluation.grid import resumed
+from bayesft.memory_format import memory_format
+from bayesft.seeds import derive_seed
+from bayesft.training import Checkpoint, Trained
+
+
+def calibration_images(images: Sequence, count: int, key: tuple) -> list[int]:
+    """The numbers of `count` of the training images, or of all where there are fewer, by a seed that `key` names."""
+    generator = torch.Generator().manual_seed(derive_seed(*key, "calibration"))
+    return torch.randperm(len(images), generator=generator)[:count].tolist()
+
+
+@contextmanager
+def calibrated_copy(
+    model: nn.Module,
+    reference: Reference,
+    images: Tensor,
+    fault: FaultModel,
+    sigma: float,
+    key: tuple,
+    draw: int,
+    parameters: Where = "all",
+    *,
+    calibrated_at: float | None = None,
+    terms: Terms = "both",
+) -> Iterator[nn.Module]:
+    """`model` as draw number `draw` of its faulty copies at level σ, calibrated; on leaving it is as it was.
+
+    A copy whose outputs are not finite can't be measured, and stays as it is.
+
+    Args:
+        model: the network, in eval mode.
+        reference: `calibration_reference` of it.
+        images: those of the reference, (n, ...).
+        fault: the fault model.
+        sigma: the level at which the copy is used.
+        key: names the draws, as everywhere: the same copies are measured without calibration.
+        draw: the number of the draw.
+        parameters: which parameters drift.
+        calibrated_at: the level at which the device was calibrated, before it went on to σ; None: σ itself.
+        terms: which part of the correction, as `calibrate` takes it.
+    """
+
+    def copy(level: float) -> dict[str, Tensor]:
+        return drifted_parameters(model, fault, level, key, draw, parameters)
+
+    further = calibrated_at is not None
+    used = copy(sigma)
+    with swapped(model, copy(calibrated_at) if further else used), ExitStack() as stack:
+        with suppress(NotFinite):
+            stack.enter_context(calibrated(model, reference, images, fold=not further, terms=terms))
+        if further:
+            write(model, used)
+        yield model
+
+
+@torch.no_grad()
+def calibrated_accuracy_grid(
+    trained: Trained,
+    data: Split,
+    images: Tensor,
+    fault: FaultModel,
+    sigmas: Sequence[float],
+    draws: int,
+    key: tuple,
+    *,
+    parameters: Where = "all",
+    layers: Layers = "all",
+    reference_images: Tensor | None = None,
+    calibrated_at: float | None = None,
+    terms: Terms = "both",
+    label: str = "calibrated",
+    checkpoint: Checkpoint | None = None,
+) -> np.ndarray:
+    """Accuracy of each drifted copy of a network, calibrated with `images`, under a grid of drift levels.
+
+    Args:
+        trained: the network. Each of several members (devices) has a reference of its own, made before it drifts.
+        data: the images that are classified.
+        images: the calibration images (n, ...), of the training data; labels are not used.
+        fault, sigmas, draws, key, parameters, label, checkpoint: as for `accuracy_grid`, whose copies these are.
+        layers: which layers are calibrated, as `calibration_layers` takes them.
+        reference_images: what the reference is made from, where that is not `images`.
+        calibrated_at, terms: as for `calibrated_copy`.
+
+    Returns:
+        The accuracies (S, T), float64.
+    """
+    networks = trained.networks(data.labels.device)
+    form = memory_format(networks[0]) if images.dim() == 4 else torch.preserve_format
+    images = images.clone(memory_format=form)
+    batch = min(CPU_IMAGES, images_within(CPU_MAP_MIB, networks[0], data.images))
+    batches = [
+        (x.clone(memory_format=form), y) for x, y in zip(data.images.split(batch), data.labels.split(batch), strict=True)
+    ]
+    own = images if reference_images is None else reference_images
+    references = [calibration_reference(network, own, layers=layers) for network in networks]
+
+    def right(network: nn.Module) -> float:
+        found = [(network(x), y) for x, y in batches]
+        hits = sum(((trained.decode(out) == y) & out.isfinite().all(1)).sum() for out, y in found)
+        return float(hits) / len(data.labels)
+
+    def accuracy(sigma: float, draw: int) -> float:
+        network, reference = networks[draw % len(networks)], references[draw % len(networks)]
+        with calibrated_copy(
+            network, reference, images, fault, sigma, key, draw, parameters, calibrated_at=calibrated_at, terms=terms
+        ) as copy:
+            return right(copy)
+
+    def measure(levels: Sequence[float]) -> np.ndarray:
+        return np.array([[accuracy(sigma, draw) for draw in range(draws)] for sigma in levels])
+
+    return resumed(sigmas, measure, label, checkpoint, together=1)

@@ -1,0 +1,1 @@
+"""Studies beside the pipeline: a question each, answered by a script that goes on where it was stopped."""
