@@ -15,10 +15,10 @@ from bayesft.files import read_json, write_json, write_text
 from bayesft.methods import load
 from bayesft.report import figures, worth
 from bayesft.report.page import metrics, page
-from bayesft.report.results import TaskResults, curves_table, trials_table
+from bayesft.report.results import TaskResults, accuracies_table, curves_table, measures_table, searches_table
 from bayesft.report.rows import Row, rows_of
 from bayesft.report.worth import Study
-from bayesft.tasks import ABLATIONS, DETECTION
+from bayesft.tasks import ABLATIONS, DETECTION, range_of
 from stages.common import RESULTS, Item, Stage, run
 
 TIMINGS = Path("data/timings")
@@ -40,8 +40,10 @@ def main() -> None:
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
-    for name, table in (("results", curves_table({**tasks, **factors})), ("trials", trials_table(tasks))):
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    tables = {"results": curves_table({**tasks, **factors}), "measures": measures_table({**tasks, **factors}),
+              "accuracies": accuracies_table({**tasks, **factors}), "searches": searches_table(tasks)}  # fmt: skip
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
     title = f"BayesFT, reproduced at scale {plan['scale']}"
     write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies))
@@ -72,7 +74,7 @@ def _draw(
     if searched := {task: result for task, result in tasks.items() if result.searches()}:
         figures.figure_search(searched, folder, note)
         drawn.append("search")
-    if tuned := {task: result for task, result in tasks.items() if result.tuned()}:
+    if tuned := {task: result for task, result in tasks.items() if result.tuned() and result.measured}:
         worth.figure_tuned(tuned, folder, note)
         drawn.append("tuned")
     if studies:
@@ -109,7 +111,7 @@ def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:
         seed: [read_json(RESULTS / row / f"{task}-{seed}.json") for row in named["rows"]] for seed in named["seeds"]
     }
     joined = {seed: _joined(contents, task) for seed, contents in files.items()}
-    return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]})
+    return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]}, range_of(task))
 
 
 def _joined(contents: Iterable[dict[str, Any]], task: str) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def _ablation(plan: Item, data: str) -> dict[str, TaskResults]:
     task = f"ablation-{data}"
     files = {seed: _joined([read_json(RESULTS / "ablation" / f"{task}-{seed}.json")], task)
              for seed in plan["ablation"][data]}  # fmt: skip
-    result, of = TaskResults.gather(files), ABLATIONS[data]
+    result, of = TaskResults.gather(files, end=range_of(task)), ABLATIONS[data]
     return {
         factor: result.only({v: of.row(factor, v) for v in of.factors[factor].variants}) for factor in plan["factors"]
     }
@@ -158,7 +160,7 @@ def _study(plan: Item, task: str, data: dict[str, Any]) -> Study:
              for seed, content in _study_files(plan, task).items()}  # fmt: skip
     titles = list(study["strategies"].values()), list(study["options"].values())
     looks = {_given(method): load(method).look for method in study["unsearched"]}
-    return Study.gather(files, *titles, study["strategies"][study["reference"]], looks)
+    return Study.gather(files, *titles, study["strategies"][study["reference"]], looks, range_of(task))
 
 
 def _provenance(stage: Stage, plan: Item, tasks: Mapping[str, TaskResults]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ An interval over draws says how exactly *this* network was measured; one over se
 trained anew. The two must not be mixed, so each estimate says which it is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,27 @@ def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> E
     if first.shape != second.shape:
         raise ValueError(f"values of shapes {first.shape} and {second.shape} can't be paired")
     return estimate(first - second, confidence)
+
+
+def p_value(values: np.ndarray, null: float = 0.0) -> float:
+    """The two-sided p of Student's t test that the mean of `values` (n,) is `null`. NaN with fewer than two values."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return float("nan")
+    apart, spread = values.mean() - null, values.std(ddof=1) / len(values) ** 0.5
+    if spread <= 1e-12:  # all alike but for rounding
+        return float(abs(apart) <= 1e-12)
+    return float(2 * stdtr(len(values) - 1, -abs(apart) / spread))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """The p-values of a family of tests, corrected for their number (Holm 1979).
+
+    The k-th least of m is multiplied by m − k + 1; none falls below one before it; none exceeds 1. NaN, a test that
+    could not be made, stays NaN and does not count.
+    """
+    p = np.asarray(p, float)
+    found, made = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = made[np.argsort(p[made], kind="stable")]
+    found[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return found

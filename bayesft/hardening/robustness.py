@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesft.evaluation.measures import half_level, weights
+
 if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
     import pandas as pd
 
@@ -44,16 +46,13 @@ class Curve:
 
     def area_interval(self, confidence: float = 0.95) -> float:
         """Half-width of the interval of `area`, over draws and examples."""
-        weights = self._weights()
-        examples = weights @ self.examples if self.examples.shape[1] else np.zeros(0)
-        return _half_widths(weights @ self.scores, examples, confidence)[-1]
+        by_level = self._weights()
+        examples = by_level @ self.examples if self.examples.shape[1] else np.zeros(0)
+        return _half_widths(by_level @ self.scores, examples, confidence)[-1]
 
     def _weights(self) -> np.ndarray:
         """What each level weighs in `area`, (L,)."""
-        if len(self.levels) == 1:
-            return np.ones(1)
-        steps = np.diff(self.levels)
-        return (np.append(steps, 0) + np.append(0, steps)) / 2 / (self.levels[-1] - self.levels[0])
+        return weights(self.levels)
 
     def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """A row a level: the mean, and half-widths of its intervals.
@@ -134,15 +133,7 @@ class Robustness(Curve):
 
         NaN where it does not fall so far, or where level 0 was not measured.
         """
-        mean = self.mean
-        if self.levels[0] != 0 or not mean[0] > 0:
-            return float("nan")
-        below = np.flatnonzero(mean <= mean[0] / 2)
-        if not len(below):
-            return float("nan")
-        i = below[0]
-        share = (mean[i - 1] - mean[0] / 2) / (mean[i - 1] - mean[i])
-        return float(self.levels[i - 1] + share * (self.levels[i] - self.levels[i - 1]))
+        return half_level(self.levels, self.mean)
 
     def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """As `Curve.table`, and how many outputs were not finite, over all draws."""

@@ -66,7 +66,7 @@ def page(
                 _accuracy_table(result, {v: v for v in factor.variants}, next(iter(factor.variants)), minus=True),
             ]
     parts.append(
-        "Beside this page: [results.csv](results.csv) (every curve), [trials.csv](trials.csv) (every trial of the "
+        "Beside this page: [results.csv](results.csv) (every curve), [searches.csv](searches.csv) (every trial of the "
         "searches), [metrics.json](metrics.json), [provenance.json](provenance.json) (parameters, data, versions)."
     )
     return "\n\n".join(parts) + "\n"
@@ -84,7 +84,7 @@ def _summary(tasks: Mapping[str, TaskResults]) -> list[str]:
         for row in rows:
             cells[titles[row]] = MISSING
             if row in result.accuracy:
-                cells[titles[row]] = f"{result.over_grid(row).mean:.3f}{_mark(result, row)}"
+                cells[titles[row]] = f"{show(result.area(row)).split(' ')[0]}{_mark(result, row)}"
         table[f"({TASKS[task].panel}) {result.heading(task)}"] = cells
     text = f"{_measured(tasks)}, mean over the grid of σ; first column: ERM without drift. The intervals are in the "
     text += "sections below."
@@ -195,24 +195,16 @@ def without_norm(result: TaskResults, row: str) -> str:
 
 
 def metrics(tasks: Mapping[str, TaskResults]) -> dict:
-    """For `dvc metrics`: accuracy without drift and on average over the grid, for every task and row.
+    """For `dvc metrics`: clean accuracy, the area under the curve and σ50, for every task and row.
 
-    For detection that is box mAP@0.5, and the other metrics have the same beside it, each under its name.
+    What was not measured is left out. For detection, accuracy is box mAP@0.5.
     """
 
-    def both(values: np.ndarray) -> dict[str, float]:
-        return {"clean": round(float(values[:, 0].mean()), 6), "mean_over_grid": round(float(values.mean()), 6)}
+    def found(result: TaskResults, row: str) -> dict[str, float]:
+        measured = {"clean": result.at(row, 0.0), "area": result.area(row), "sigma50": result.sigma50(row)}
+        return {name: round(e.mean, 4) for name, e in measured.items() if e is not None}
 
-    return {
-        task: {
-            row: {
-                **both(result.accuracy[row]),
-                **{name: both(v) for name, v in result.metrics.get(row, {}).items() if name != "box_map_50"},
-            }
-            for row in result.rows()
-        }
-        for task, result in tasks.items()
-    }
+    return {task: {row: found(result, row) for row in result.rows()} for task, result in tasks.items()}
 
 
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
@@ -224,7 +216,7 @@ def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: st
         if not minus and (share := result.clean_share(row)) is not None:
             of = f"σ = 0, of {result.title(BASELINE)}"
             cells = {"σ = 0": cells.pop("σ = 0"), of: f"{share:.2f}{_mark(result, row)}", **cells}
-        cells["mean"] = show(result.over_grid(row))
+        cells["mean"] = show(result.area(row))
         if reference in result.accuracy:
             column = "difference" if minus else f"{result.title(reference)} − row"
             pair = (row, reference) if minus else (reference, row)
@@ -243,7 +235,7 @@ def _metrics_table(result: TaskResults) -> str:
     for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
         for row in result.rows():
             cells = {f"σ = {level:g}": show(result.at(row, level, name)) for level in DETECTION_LEVELS}
-            table[f"{names[name]}: {result.title(row)}"] = {**cells, "mean": show(result.over_grid(row, name))}
+            table[f"{names[name]}: {result.title(row)}"] = {**cells, "mean": show(result.area(row, name))}
     return _markdown(pd.DataFrame(table).T)
 
 
@@ -270,8 +262,8 @@ def _normalization_table(result: TaskResults) -> str:
     bare = {row: without_norm(result, row) for row in (BASELINE, SUBJECT)}
     for row, other in bare.items():
         table[result.title(row)] = {
-            "with BN": show(result.over_grid(row)),
-            "without BN": show(result.over_grid(other)),
+            "with BN": show(result.area(row)),
+            "without BN": show(result.area(other)),
             "without − with": show(result.difference(other, row), sign="+"),
         }
     table["BayesFT − ERM"] = {
@@ -304,7 +296,7 @@ def _list(lines: str) -> str:
 def _device_table(result: TaskResults) -> str:
     devices = [row for row in result.rows() if any("epochs_repair_per_device" in about for about in result.about[row])]
     table = {
-        result.title(row): {"σ = 0": show(result.at(row, 0.0)), "mean over the grid": show(result.over_grid(row))}
+        result.title(row): {"σ = 0": show(result.at(row, 0.0)), "mean over the grid": show(result.area(row))}
         for row in (BASELINE, *result.beside(), *devices)
         if row in result.accuracy
     }

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from bayesft.evaluation.measures import half_level, weights
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
 from bayesft.report.rows import BASELINE, OTHER, SUBJECT, Row
@@ -28,7 +29,8 @@ class TaskResults:
 
     accuracy: for each row, (seeds, σ, draws); sigmas: (σ,); about: for each row, how the network of each seed was
     trained; data: what is known of the images; metrics: for each row what else was measured, by name, in the shape of
-    its accuracy (empty for classification); shown: the rows of the report in their order. Without it, all are shown.
+    its accuracy (empty for classification); shown: the rows of the report in their order. Without it, all are shown;
+    end: where the range of σ ends over which the area is measured (None: at the last σ).
 
     Of the detection task, what is called accuracy here is box mAP@0.5.
     """
@@ -40,9 +42,12 @@ class TaskResults:
     data: dict
     metrics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     shown: Mapping[str, Row] = field(default_factory=dict)
+    end: float | None = None
 
     @classmethod
-    def gather(cls, files: Mapping[int, dict], shown: Mapping[str, Row] = MappingProxyType({})) -> "TaskResults":
+    def gather(
+        cls, files: Mapping[int, dict], shown: Mapping[str, Row] = MappingProxyType({}), end: float | None = None
+    ) -> "TaskResults":
         """From the results of each seed: the content of its file.
 
         Raises ValueError when they can't be averaged: other rows, other σ, other images, metrics or numbers of draws;
@@ -72,7 +77,7 @@ class TaskResults:
                 if values.shape != accuracy[row].shape:
                     raise ValueError(f"{row}: {name} of shape {values.shape}, accuracy of {accuracy[row].shape}")
         about = {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows}
-        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics, shown)
+        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics, shown, end)
 
     def only(self, rows: Mapping[str, str]) -> "TaskResults":
         """The rows that `rows` names, in its order, under the names by which it shows them.
@@ -115,27 +120,69 @@ class TaskResults:
         found = np.flatnonzero(np.isclose(self.sigmas, sigma))
         return self._estimate(self._values(row, metric)[:, found[0]], row) if len(found) else None
 
-    def over_grid(self, row: str, metric: str | None = None) -> Estimate:
-        """The mean accuracy of a row over the grid of σ, or that of another `metric`."""
-        return self._estimate(self._values(row, metric).mean(1), row)
+    @property
+    def measured_to(self) -> float:
+        """Where the range of σ ends over which the area is measured."""
+        return float(self.sigmas[-1] if self.end is None else self.end)
+
+    @property
+    def measured(self) -> bool:
+        """Whether σ was evaluated to the end of the range over which the area is measured."""
+        return weights(self.sigmas, self.end) is not None
+
+    def areas(self, row: str, metric: str | None = None) -> np.ndarray | None:
+        """The area under the curve of each seed and draw, over the range of σ and divided by it: (seeds, draws).
+
+        None where σ was not evaluated to the end of the range.
+        """
+        by_level = weights(self.sigmas, self.end)
+        return None if by_level is None else np.einsum("i,sid->sd", by_level, self._values(row, metric))
+
+    def area(self, row: str, metric: str | None = None) -> Estimate | None:
+        """Accuracy under drift: the area under a row's curve, or under that of another `metric`; None: not measured."""
+        values = self.areas(row, metric)
+        return None if values is None else self._estimate(values, row)
+
+    def sigma50(self, row: str) -> Estimate | None:
+        """The σ at which a row's curve falls to half of its clean value; None where that of a seed does not."""
+        each = np.array([half_level(self.sigmas, seed.mean(1)) for seed in self.accuracy[row]])
+        return None if np.isnan(each).any() else estimate(each[:, None])
 
     def _values(self, row: str, metric: str | None) -> np.ndarray:
         return self.accuracy[row] if metric is None else self.metrics[row][metric]
 
-    def difference(self, first: str, second: str) -> Estimate:
-        """The mean accuracy over the grid of one row minus another's, paired by seed or by draw."""
+    def difference(self, first: str, second: str) -> Estimate | None:
+        """The area under one row's curve minus that under another's, paired by seed or by draw; None: not measured.
+
+        Raises:
+            ValueError: They were measured with other seeds or draws.
+        """
+        one, other = self.areas(first), self.areas(second)
         if self.accuracy[first].shape != self.accuracy[second].shape:
             raise ValueError(f"{first} and {second} were measured with other seeds or draws, and can't be paired")
-        return self._estimate(self.accuracy[first].mean(1) - self.accuracy[second].mean(1), first, second)
+        return None if one is None else self._estimate(one - other, first, second)
+
+    def differences(self, first: str, second: str) -> list[Estimate]:
+        """At each σ, the accuracy of one row minus another's, paired by seed or by draw."""
+        apart = self.accuracy[first] - self.accuracy[second]
+        return [self._estimate(apart[:, i], first, second) for i in range(len(self.sigmas))]
 
     def _estimate(self, values: np.ndarray, *rows: str) -> Estimate:
-        """The mean of `values` (seeds, draws). Draws of a row that was programmed on a few devices share the error of
-        their device, so with one seed the interval is over the devices: draw t met device t modulo their number."""
-        devices = max(self.about[row][0].get("devices", 1) for row in rows)
-        if len(values) > 1 or devices == 1 or values.shape[1] < devices:
+        """The mean of `values` (seeds, draws). With one seed, a row that was programmed on a few devices has no
+        interval: its draws share the error of their device, and a few devices are too few for one."""
+        devices = max(self.devices_of(row) for row in rows)
+        if len(values) > 1 or devices == 1:
             return estimate(values)
-        by_device = np.array([[values[0, i::devices].mean() for i in range(devices)]])
-        return replace(estimate(by_device), mean=float(values.mean()), over="devices")
+        return Estimate(float(values.mean()), float("nan"), "devices", devices)
+
+    def devices_of(self, row: str) -> int:
+        """On how many devices a row's networks were programmed: 1 where on none."""
+        return self.about[row][0].get("devices", 1)
+
+    def devices(self, row: str) -> np.ndarray:
+        """The curve of each device of each seed (curves, S). Draw t met device t modulo their number."""
+        count = self.devices_of(row)
+        return np.array([seed[:, i::count].mean(1) for seed in self.accuracy[row] for i in range(count)])
 
     @property
     def chance(self) -> float | None:
@@ -194,7 +241,7 @@ class TaskResults:
             numbers = ", ".join(map(str, self.seeds))
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
         devices = {row: self.about[row][0].get("devices", 1) for row in self.rows()}
-        of = "".join(f"; {self.title(row)}: over its {count} devices" for row, count in devices.items() if count > 1)
+        of = "".join(f"; {self.title(row)}: its {count} devices, no interval" for row, count in devices.items() if count > 1)
         return f"95 % interval over {draws} drift draws{of} (1 seed: {self.seeds[0]})"
 
     def images(self) -> str:
@@ -204,11 +251,27 @@ class TaskResults:
         return f"data: {self.data['name']} ({self.data['source']}), {counts} images"
 
 
-def show(e: Estimate | None, sign: str = "") -> str:
-    """A mean with its interval, where there is one: the draws of one network without drift are all the same."""
+NOT_MEASURED = "not measured"
+FEW = 3  # seeds: with fewer, a difference carries their number where it stands
+
+
+def show(e: Estimate | None, sign: str = "", missing: str = "–") -> str:
+    """A mean with its interval, where there is one: the draws of one network without drift are all the same.
+
+    A half-width below 0.001 is shown as 0.001. A difference (`sign` "+") of fewer than 3 seeds says how many there are.
+    """
     if e is None:
-        return "–"
-    return f"{e.mean:{sign}.3f}" + (f" ± {e.half_width:.3f}" if e.half_width > 1e-12 else "")
+        return missing
+    text = f"{e.mean:{sign}.3f}"
+    if e.half_width > 1e-12:
+        text += f" ± {max(e.half_width, 0.001):.3f}"
+    return text + (f" ({seeds(e)})" if sign and seeds(e) else "")
+
+
+def seeds(e: Estimate) -> str:
+    """"1 seed" or "2 seeds" where an estimate has so few, else ""."""
+    count = e.count if e.over == "seeds" else 1
+    return "" if count >= FEW else f"{count} seed{'s' * (count > 1)}"
 
 
 _COMPARED = {
@@ -258,20 +321,25 @@ def letters(names: Iterable[str]) -> str:
 
 
 def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
-    """Every curve of every task, one line a point. The column "metric" says what is in the column "accuracy"."""
+    """Every curve of every task, one line a point. The column "metric" says what is in the column "accuracy".
+
+    Of a row on a few devices with one seed, "low" and "high" are the least and the greatest device.
+    """
     lines = []
     for task, result in results.items():
         for row in [*result.rows(), *result.beside()]:
-            for sigma, e in zip(result.sigmas, result.curve(row), strict=True):
+            each = result.devices(row)
+            for i, (sigma, e) in enumerate(zip(result.sigmas, result.curve(row), strict=True)):
+                on_devices = e.over == "devices"
                 lines.append(
                     {
                         "task": task,
                         "row": row,
-                        "metric": TASKS[task].metric if task in TASKS else "accuracy",
+                        "metric": _metric(task),
                         "sigma": sigma,
                         "accuracy": e.mean,
-                        "low": e.low,
-                        "high": e.high,
+                        "low": each[:, i].min() if on_devices else e.low,
+                        "high": each[:, i].max() if on_devices else e.high,
                         "interval_over": e.over,
                         "count": e.count,
                         "seeds": " ".join(map(str, result.seeds)),
@@ -280,7 +348,45 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def trials_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
+def _metric(task: str) -> str:
+    return TASKS[task].metric if task in TASKS else "accuracy"
+
+
+def accuracies_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
+    """All that was measured, one line for each task, row, seed, draw and σ: every paired interval follows from it."""
+    tables = [
+        pd.DataFrame(
+            {
+                "task": task,
+                "row": row,
+                "seed": np.repeat(result.seeds, values[0].size),
+                "draw": np.tile(np.arange(values.shape[2]), values.shape[0] * values.shape[1]),
+                "sigma": np.tile(np.repeat(result.sigmas, values.shape[2]), values.shape[0]),
+                "accuracy": values.ravel(),
+            }
+        )
+        for task, result in results.items()
+        for row, values in result.accuracy.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
+    """A line for each task and row: clean accuracy, area, σ50, and the gain in area over the baseline."""
+    lines = []
+    for task, result in results.items():
+        for row in [*result.rows(), *result.beside()]:
+            line = {"task": task, "row": row, "metric": _metric(task), "seeds": len(result.seeds), "range": result.measured_to}
+            gain = result.difference(row, BASELINE) if BASELINE in result.accuracy and row != BASELINE else None
+            found = {"clean": result.at(row, 0.0), "area": result.area(row), "sigma50": result.sigma50(row), "gain": gain}
+            for name, e in found.items():
+                over = e is not None and e.over == "seeds"
+                line |= {name: e.mean if e else None, f"{name}_half_width": e.half_width if over else None}
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def searches_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
     """Every trial of every search, one line a trial; one of fewer numbers leaves the last columns empty.
 
     The values of a trial are dropout rates by site, or the tuned numbers of another method in the order of its

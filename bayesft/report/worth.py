@@ -1,6 +1,6 @@
 """What tuning is worth, method by method, what the search itself is, and why: three figures and their tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -9,10 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
-from bayesft.evaluation.statistics import Estimate, estimate
+from bayesft.evaluation.measures import weights
+from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
 from bayesft.methods import Look
-from bayesft.report.results import TaskResults, notes, show
+from bayesft.report.results import NOT_MEASURED, TaskResults, notes, show
 from bayesft.report.rows import Row
 from bayesft.report.style import VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
@@ -23,7 +25,7 @@ class Landscape:
     """The space that is searched, and how well one trial can see it, each by seed.
 
     rates: equal ones for all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of the final
-    training's network; accuracy: of that network on test images, a mean over σ and draws (seeds, rates). equal_trials
+    training's network; accuracy: under drift of that network on test images (seeds, rates). equal_trials
     and random_trials: objectives of trials of the same rates, and of random ones (seeds, trials); drawn: the standard
     error that each of the former owes to its drift draws.
     """
@@ -37,15 +39,15 @@ class Landscape:
     drawn: np.ndarray
 
     @classmethod
-    def gather(cls, files: list[dict]) -> "Landscape":
-        """From the results of each seed. Raises ValueError where their rates or numbers of trials differ."""
+    def gather(cls, files: list[dict], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
+        """From the results of each seed; `area` takes curves (..., σ) to what is under them. Raises ValueError where their rates or numbers of trials differ."""
         if len({(tuple(file["rates"]), len(file["equal_trials"]["objective"])) for file in files}) > 1:
             raise ValueError("the study's seeds have other rates or other numbers of trials: run dvc repro")
         return cls(
             np.array(files[0]["rates"]),
             np.array([file["objective"] for file in files]),
             np.array([file["whole_objective"] for file in files]),
-            np.array([file["accuracy"] for file in files]).mean(2),
+            area(np.array([file["accuracy"] for file in files])),
             np.array([file["equal_trials"]["objective"] for file in files]),
             np.array([file["random_trials"]["objective"] for file in files]),
             np.array([file["equal_trials"]["standard_error"] for file in files]),
@@ -96,8 +98,8 @@ class Landscape:
 class Study:
     """The study of the search on one task.
 
-    runs: for each strategy and option, the epochs that the search spent (seeds, lengths) and the accuracy of a final
-    training under what it chose, a mean over σ and draws (seeds, lengths). Each of `options` is a change of the
+    runs: for each strategy and option, the epochs that the search spent (seeds, lengths) and the accuracy under drift
+    of a final training under what it chose, the area under its curve (seeds, lengths). Each of `options` is a change of the
     strategy `reference`. `unsearched` are runs of methods with given hyperparameters, with the look of each.
     """
 
@@ -110,6 +112,12 @@ class Study:
     landscape: Landscape
     data: dict
     unsearched: Mapping[str, Look]
+    end: float | None = None
+
+    @property
+    def measured_to(self) -> float:
+        """Where the range of σ ends over which the area is measured."""
+        return float(self.sigmas[-1] if self.end is None else self.end)
 
     @classmethod
     def gather(
@@ -119,25 +127,37 @@ class Study:
         options: Sequence[str],
         reference: str,
         unsearched: Mapping[str, Look],
+        end: float | None = None,
     ) -> "Study":
-        """From the results of each seed. Raises ValueError where they were not made with the same settings."""
+        """From the results of each seed, whose area is measured up to σ = `end` (None: up to the last).
+
+        Raises:
+            ValueError: They were not made with the same settings, or σ does not go so far.
+        """
         seeds = tuple(sorted(files))
         first = files[seeds[0]]
         wanted = [*strategies, *options, *unsearched]
         for seed in seeds:
             if sorted(files[seed]["runs"]) != sorted(wanted) or files[seed]["sigmas"] != first["sigmas"]:
                 raise ValueError(f"the study's seed {seed} has other runs or another grid: run dvc repro")
+        by_level = weights(first["sigmas"], end)
+        if by_level is None:
+            raise ValueError(f"studies.sigma_max = {first['sigmas'][-1]:g}: must be at least {end:g}")
+
+        def area(curves: ArrayLike) -> np.ndarray:
+            return np.asarray(curves, float) @ by_level
+
         runs = {
             name: (
                 np.array([[point["epochs_search"] for point in files[seed]["runs"][name]] for seed in seeds], float),
-                np.array([[np.mean(point["accuracy"]) for point in files[seed]["runs"][name]] for seed in seeds]),
+                np.array([[area(point["accuracy"]) for point in files[seed]["runs"][name]] for seed in seeds]),
             )
             for name in wanted
         }
-        space = Landscape.gather([files[seed]["landscape"] for seed in seeds])
+        space = Landscape.gather([files[seed]["landscape"] for seed in seeds], area)
         sigmas = np.array(first["sigmas"])
         names = tuple(strategies), tuple(options)
-        return cls(seeds, sigmas, *names, reference, runs, space, first["data"], unsearched)
+        return cls(seeds, sigmas, *names, reference, runs, space, first["data"], unsearched, end)
 
     def heading(self, task: str) -> str:
         """The network of a task and the data, by their own name where they stand in for the real ones."""
@@ -154,7 +174,19 @@ class Study:
 
     def difference(self, name: str) -> Estimate:
         """What a whole run gains over the whole reference, paired by seed."""
-        return estimate((self.runs[name][1][:, -1] - self.runs[self.reference][1][:, -1])[:, None])
+        return estimate(self._apart(name)[:, None])
+
+    def _apart(self, name: str) -> np.ndarray:
+        return self.runs[name][1][:, -1] - self.runs[self.reference][1][:, -1]
+
+    def others(self) -> list[str]:
+        """The runs that are compared with the reference."""
+        return [name for name in (*self.unsearched, *self.strategies, *self.options) if name != self.reference]
+
+    def corrected(self) -> dict[str, float]:
+        """The p of each difference from the reference, corrected for their number (Holm)."""
+        names = self.others()
+        return dict(zip(names, holm([p_value(self._apart(name)) for name in names]).tolist(), strict=True))
 
 
 def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
@@ -177,13 +209,13 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
             left.axhline(rest.mean, color=look.colour, ls=look.dashes, lw=1.5, label=name)
             left.axhspan(rest.low, rest.high, color=look.colour, alpha=0.15, lw=0)
         left.set(
-            xlabel="epochs of training that the search spent", ylabel="accuracy of the final training,\nmean over σ"
+            xlabel="epochs of training that the search spent", ylabel="accuracy under drift\nof the final training"
         )
         titled(left, f"({TASKS[task].panel}) {study.heading(task)}: strategies", study.intervals())
-        others = [name for name in (*study.unsearched, *study.strategies, *study.options) if name != study.reference]
+        others, p = study.others(), study.corrected()
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
-            clear = e.low > 0 or e.high < 0
+            clear = p[name] < 0.05
             right.errorbar(
                 e.mean, place, xerr=e.half_width, color="black" if clear else "0.45", marker="o" if clear else "s",
                 mfc="black" if clear else "white", ls="", capsize=2.5, ms=4.5,
@@ -191,14 +223,14 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
         right.set_yticks(range(len(others)), list(reversed(others)), fontsize=8)
         right.axvline(0, color="0.3", lw=1)
         right.set(
-            xlabel=f"gain in mean accuracy over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
+            xlabel=f"gain in accuracy under drift over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
         )
         titled(right, "strategies and options, whole searches", study.intervals())
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, handlelength=3)
     more = (
         "test accuracy of a fresh network trained with the usual recipe under the numbers that the search had found by "
-        "then; filled: the interval excludes 0 (not corrected for the number of comparisons)"
+        "then; filled: p < 0.05 after Holm's correction for all comparisons of the panel"
     )
     save(figure, folder, "study", _notes(studies, f"{note}; {more}", 150))
 
@@ -227,7 +259,7 @@ def _notes(studies: Mapping[str, Study], rest: str, width: int) -> str:
         )
         counts = " / ".join(f"{data['images_used'][part]:,} {part}" for part in ("train", "validation", "test"))
         images = f"data: {data['name']} ({data['source']}), {counts} images"
-        lines.append(f"({TASKS[task].panel}) mean over σ = 0 … {study.sigmas[-1]:g}; {over}; {images}")
+        lines.append(f"({TASKS[task].panel}) area over σ = 0 … {study.measured_to:g}; {over}; {images}")
     return "\n".join(fill(line, width) for line in (*lines, rest))
 
 
@@ -244,7 +276,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
             (space.whole_objective, VARIANT_LOOKS[4], "the same of the final training's network"),
         ):
             curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
-        left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift,\nmean over its σ")
+        left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift")
         titled(left, f"({TASKS[task].panel}) {study.heading(task)}: what there is to find", study.intervals())
         left.legend(fontsize=8)
         # Every seed has its own weights at the start, so its trials are compared with one another.
@@ -267,7 +299,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
 
 
 def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
-    """Every method as in Figure 3 and, where it has numbers to tune, tuned: mean accuracy over the grid."""
+    """Every method as in Figure 3 and, where it has numbers to tune, tuned: accuracy under drift."""
     columns = len(results)
     figure, axes = plt.subplots(
         1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
@@ -279,13 +311,13 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
         points = [(row, row, 0.16 * (row in doubled), False) for row in result.untuned()]
         points += [(of, tuned, -0.16, True) for of, tuned in result.tuned()]
         for line, row, shift, filled in points:
-            e, colour = result.over_grid(row), result.look(row).colour
+            e, colour = result.area(row), result.look(row).colour
             ax.errorbar(
                 e.mean, len(rows) - 1 - rows.index(line) + shift, xerr=e.half_width, color=colour,
                 marker="D" if filled else "o", mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
             )  # fmt: skip
         ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=8)
-        ax.set(xlabel=f"mean accuracy over σ = 0 … {result.sigmas[-1]:g}")
+        ax.set(xlabel=f"accuracy under drift, σ = 0 … {result.measured_to:g}")
         titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched())
     handles = [
         Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),
@@ -298,14 +330,15 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
 
 def study_table(study: Study) -> pd.DataFrame:
     """A line for each run: epochs of search, accuracy, gain over the reference."""
-    lines = {}
+    lines, p = {}, study.corrected()
     for name in (*study.unsearched, *study.strategies, *study.options):
         epochs, values = study.curve(name)
         gain = study.difference(name)
         lines[name] = {
             "epochs of search": f"{epochs[-1]:g}",
-            "mean accuracy": show(values[-1]),
+            "area": show(values[-1]),
             f"gain over “{study.reference}”": "–" if name == study.reference else show(gain, "+"),
+            "p (Holm)": "–" if name == study.reference or np.isnan(p[name]) else f"{p[name]:.2g}",
         }
     return pd.DataFrame(lines).T
 
@@ -336,8 +369,8 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
         alone = row == tuned
         lines[result.title(tuned)] = {
             "found": "; ".join(found),
-            "as in Figure 3": "–" if alone else show(result.over_grid(row)),
-            "tuned": show(result.over_grid(tuned)),
+            "as in Figure 3": "–" if alone else show(result.area(row), missing=NOT_MEASURED),
+            "tuned": show(result.area(tuned), missing=NOT_MEASURED),
             "difference": "–" if alone else show(result.difference(tuned, row), "+"),
         }
     return pd.DataFrame(lines).T

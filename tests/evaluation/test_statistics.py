@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bayesft.evaluation.statistics import Estimate, estimate, paired
+from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, paired
 
 # Quantiles of Student's t from a table: 97.5 % with 2 and 3 degrees of freedom, 95 % with 2.
 T2, T3, T2_90 = 4.302653, 3.182446, 2.919986
@@ -83,3 +83,17 @@ def test_paired_refuses_unequal_counts(other):
 def test_paired_refuses_a_single_seed_or_draw_against_several(other):
     with pytest.raises(ValueError):
         paired(np.zeros((3, 5)), np.zeros(other))
+
+
+def test_holm_by_hand():
+    nan = float("nan")
+    found = holm([0.01, 0.04, nan, 0.03, 0.5])
+    assert found == pytest.approx([0.04, 0.09, nan, 0.09, 0.5], nan_ok=True)  # 4 × 0.01, 3 × 0.03, its successor's 0.09
+    assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8]) and len(holm([])) == 0
+
+
+def test_p_agrees_with_the_interval():
+    values = [1.0, 2.0, 3.0]
+    assert p_value(values, null=2 - T2 / math.sqrt(3)) == pytest.approx(0.05, rel=1e-5)  # the end of the interval
+    assert p_value(values, null=2) == 1 and math.isnan(p_value([1.0]))
+    assert p_value([0.5, 0.5, 0.5]) == 0 and p_value([0.5, 0.5], null=0.5) == 1

@@ -2,11 +2,12 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 
 from bayesft.report.page import LEVELS, metrics, page
-from bayesft.report.results import METRICS
+from bayesft.report.results import METRICS, show
 from bayesft.tasks import DETECTION, TASKS, heading
 from tests.report.shown import ROWS, gather
 
@@ -35,7 +36,7 @@ OF_ERM = "σ = 0, of ERM"
 
 def said(e, sign="") -> str:
     """A mean and its interval; alone where all draws are the same."""
-    return f"{e.mean:{sign}.3f} ± {e.half_width:.3f}".replace(" ± 0.000", "" if e.half_width < 1e-9 else " ± 0.000")
+    return show(e, sign)
 
 
 def cells_of(table: list[list[str]], name: str) -> dict[str, str]:
@@ -70,7 +71,7 @@ def test_summary_has_all_tasks_and_methods(results):
     table = tables(text)[0]
     assert table[0] == ["", "ERM, σ = 0", *(ROWS[row] for row in results().untuned())]
     cells = cells_of(table, "(g) PreAct-ResNet-50, drawn shapes")
-    assert cells["FTNA"] == "–" and cells["BayesFT"] == f"{few.over_grid('bayesft').mean:.3f}"
+    assert cells["FTNA"] == "–" and cells["BayesFT"] == f"{few.area('bayesft').mean:.3f}"
     assert cells["ERM, σ = 0"] == f"{few.at('erm', 0.0).mean:.3f}"
 
 
@@ -129,7 +130,7 @@ def test_detection_has_a_table_of_all_metrics(of_detection, detections):
     assert cells_of(every, "box mAP@0.5: ERM") == {k: v for k, v in cells_of(main, "ERM").items() if k in every[0]}
     for name, shown in METRICS.items():
         cells = cells_of(every, f"{shown}: BayesFT")
-        at, over = result.at("bayesft", 0.6, name), result.over_grid("bayesft", name)
+        at, over = result.at("bayesft", 0.6, name), result.area("bayesft", name)
         assert cells["σ = 0.6"] == said(at) and cells["σ = 0.2"] == "–"
         assert cells["mean"] == said(over)
 
@@ -150,16 +151,6 @@ def test_page_says_where_a_detector_learned_too_little(detection_files, files):
     assert "† Less than 0.5 box mAP@0.5 or three times chance:" in said(
         0.2, **{"mlp-mnist": gather(content)}
     )
-
-
-def test_metrics_of_detection(detections):
-    found = metrics({DETECTION: detections(seeds=(0, 1))})[DETECTION]["erm"]
-    accuracy = detections(seeds=(0, 1)).accuracy["erm"]
-    clean, mean = accuracy[:, 0].mean(), accuracy.mean()
-    assert list(found) == ["clean", "mean_over_grid", "box_map", "mask_map_50", "mask_map"]
-    assert (found["clean"], found["mean_over_grid"]) == (pytest.approx(clean, abs=1e-6), pytest.approx(mean, abs=1e-6))
-    for name, share in (("box_map", 0.5), ("mask_map_50", 0.8), ("mask_map", 0.4)):
-        assert found[name] == pytest.approx({"clean": share * clean, "mean_over_grid": share * mean}, abs=1e-6)
 
 
 def test_normalization_is_a_control_where_it_was_taken_out(results, whole):
@@ -216,14 +207,14 @@ def test_accuracy_table_has_every_row_and_level(whole, results):
         at = result.at(row, 0.6)
         assert cells["σ = 0.6"] == said(at)
         assert cells["σ = 0.9"] == cells["σ = 1.5"] == "–"  # not in the grid
-        over = result.over_grid(row)
+        over = result.area(row)
         assert cells["mean"] == said(over)
         apart = result.difference("bayesft", row)
         expected = "–" if row == "bayesft" else said(apart, "+")
         assert cells["BayesFT − row"] == expected
         own = result.difference(row, "erm")
         assert cells[OWN_GAIN] == ("–" if row == "erm" else said(own, "+"))
-    assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.05")
+    assert cells_of(table, "ERM")["BayesFT − row"].startswith("+0.04")
 
 
 def test_epochs_of_search_and_training_are_apart(whole, results):
@@ -254,8 +245,8 @@ def test_tuned_methods_stand_beside_their_default_values(whole, results):
     assert len(result.tuned()) == 4
     cells = cells_of(table, "AWP (weights only), tuned")
     assert cells["found"] == "γ 0.021"
-    assert cells["as in Figure 3"].startswith(f"{result.over_grid('awp').mean:.3f} ±")
-    assert cells["tuned"].startswith(f"{result.over_grid('awp-tuned').mean:.3f} ±")
+    assert cells["as in Figure 3"].startswith(f"{result.area('awp').mean:.3f} ±")
+    assert cells["tuned"].startswith(f"{result.area('awp-tuned').mean:.3f} ±")
     gain = result.difference("awp-tuned", "awp")
     assert cells["difference"] == said(gain, "+")
     assert cells_of(table, "drift-aware + dropout, tuned")["found"] == "rate 0.3, σ_train 1.1"
@@ -265,7 +256,7 @@ def test_tuned_methods_stand_beside_their_default_values(whole, results):
 def test_the_study_has_its_table_under_its_figure(results, studies):
     text = page("t", NOTE, {"mlp-mnist": results()}, {}, ["study"], {"mlp-mnist": studies()})
     cells = cells_of(next(table for table in tables(text) if "epochs of search" in table[0]), "random")
-    assert cells["epochs of search"] == "48" and cells["mean accuracy"].startswith("0.")
+    assert cells["epochs of search"] == "48" and cells["area"].startswith("0.")
     assert cells["gain over “GP”"].startswith("-0.0") and "figures/study.png" in text
 
 
@@ -297,12 +288,10 @@ def test_page_without_bayesft_speaks_of_no_difference(results):
     assert [line[0] for line in table[2:]] == ["ERM", "AWP (weights only)"]
 
 
-def test_metrics_are_clean_accuracy_and_mean_over_the_grid(results):
+def test_metrics_are_clean_accuracy_area_and_half_level(results):
     result = results()
-    found = metrics({"mlp-mnist": result})
-    assert list(found) == ["mlp-mnist"] and list(found["mlp-mnist"]) == result.rows()
+    found = metrics({"mlp-mnist": result, "lenet-mnist": replace(result, end=1.5)})
     for row in result.rows():
-        assert found["mlp-mnist"][row] == {
-            "clean": pytest.approx(result.accuracy[row][:, 0].mean(), abs=1e-6),
-            "mean_over_grid": pytest.approx(result.accuracy[row].mean(), abs=1e-6),
-        }
+        clean, area = result.at(row, 0.0).mean, result.area(row).mean
+        assert found["mlp-mnist"][row] == pytest.approx({"clean": clean, "area": area}, abs=1e-4)  # none falls to half
+        assert list(found["lenet-mnist"][row]) == ["clean"]  # σ was not evaluated so far

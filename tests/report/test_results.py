@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bayesft.evaluation.statistics import Estimate
 from bayesft.report.results import (
     METRICS,
+    accuracies_table,
     curves_table,
     letters,
+    measures_table,
     notes,
-    trials_table,
+    searches_table,
+    show,
 )
 from bayesft.tasks import DETECTION
 from tests.report.shown import DEVICE_ROW, ROWS, gather
@@ -85,7 +89,7 @@ def test_gathering_keeps_every_metric_of_detection(detections, results):
     assert np.array_equal(result.metrics["bayesft"]["mask_map"], 0.4 * result.accuracy["bayesft"])
     assert result.chance is None and results().chance == 0.1 and results().metrics == {}
     assert result.at("erm", 0.3, "box_map").mean == pytest.approx(0.5 * result.at("erm", 0.3).mean)
-    assert result.over_grid("erm", "box_map").mean == pytest.approx(0.5 * result.over_grid("erm").mean)
+    assert result.area("erm", "box_map").mean == pytest.approx(0.5 * result.area("erm").mean)
     assert result.at("erm", 0.5, "box_map") is None
     some = result.only({"x": "bayesft"})
     assert list(some.metrics) == ["x"] and some.metrics["x"] is result.metrics["bayesft"]
@@ -142,13 +146,41 @@ def test_curve_of_two_seeds_is_over_the_means_of_seeds():
     assert drifted.mean == pytest.approx(0.4)
 
 
-def test_mean_over_the_grid_is_taken_before_the_interval():
-    over = ONE_SEED.over_grid("erm")
+def test_the_area_is_taken_before_the_interval():
+    over = ONE_SEED.area("erm")
     assert over.mean == pytest.approx(0.65)
     assert over.half_width == pytest.approx(t_half_width([0.6, 0.65, 0.7]))
-    over = TWO_SEEDS.over_grid("erm")
+    over = TWO_SEEDS.area("erm")
     assert over.mean == pytest.approx(0.6)
     assert over.half_width == pytest.approx(t_half_width([0.45, 0.75]))
+
+
+def test_the_area_is_of_a_fixed_range():
+    whole = replace(ONE_SEED, end=0.1)  # of a grid up to 0.2 or more
+    assert replace(ONE_SEED, end=9.0).area("erm") is None and not replace(ONE_SEED, end=9.0).measured
+    assert replace(ONE_SEED, end=9.0).difference("bayesft", "erm") is None
+    assert whole.area("erm").mean > ONE_SEED.area("erm").mean  # accuracy falls with σ
+
+
+def test_accuracies_are_published_one_by_one():
+    table = accuracies_table({"mlp-mnist": TWO_SEEDS})
+    assert len(table) == sum(values.size for values in TWO_SEEDS.accuracy.values())
+    for (row, seed, sigma), of in table.groupby(["row", "seed", "sigma"]):
+        place = TWO_SEEDS.seeds.index(seed), list(TWO_SEEDS.sigmas).index(sigma)
+        assert of.sort_values("draw").accuracy.tolist() == TWO_SEEDS.accuracy[row][place].tolist()
+    found = measures_table({"mlp-mnist": TWO_SEEDS}).set_index("row")
+    assert found.loc["bayesft", "gain"] == pytest.approx(TWO_SEEDS.difference("bayesft", "erm").mean)
+
+
+def test_how_numbers_are_shown():
+    def e(mean, width, over="seeds", count=5):
+        return Estimate(mean, width, over, count)
+
+    assert show(e(0.5, 0.0)) == "0.500" and show(e(0.5, 0.0002)) == "0.500 ± 0.001" and show(None) == "–"
+    assert show(e(0.5, 0.0124)) == "0.500 ± 0.012" and show(e(0.5, 0.0124), "+") == "+0.500 ± 0.012"
+    assert show(e(0.5, 0.01, "draws", 20), "+") == "+0.500 ± 0.010 (1 seed)"
+    assert show(e(0.5, 0.01, count=2), "+") == "+0.500 ± 0.010 (2 seeds)"
+    assert show(e(0.5, 0.01, "draws", 20)) == "0.500 ± 0.010"
 
 
 def test_difference_is_paired():
@@ -264,7 +296,7 @@ def test_table_of_curves_names_all_seeds():
 
 
 def test_table_of_trials_has_a_line_a_trial(results):
-    table = trials_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(rows=["erm", "random"])})
+    table = searches_table({"mlp-mnist": results(seeds=(0, 3)), "lenet-mnist": results(rows=["erm", "random"])})
     assert len(table) == 2 * 6 * 5 + 5  # BayesFT, its control and four tuned methods; the control alone
     assert list(table.columns) == [
         "task", "search", "seed", "number", "objective", "standard_error", "cumulative_epochs", "epochs", "recheck",
@@ -278,14 +310,14 @@ def test_table_of_trials_has_a_line_a_trial(results):
 
 
 def test_table_of_trials_without_a_search_is_empty(results):
-    assert len(trials_table({"mlp-mnist": results(rows=["erm", "awp"])})) == 0
+    assert len(searches_table({"mlp-mnist": results(rows=["erm", "awp"])})) == 0
 
 
 def test_table_of_trials_of_networks_with_other_numbers_of_sites(files):
     content = copy.deepcopy(files(rows=["bayesft", "bayesft-no-norm"]))
     for trial in content[0]["rows"]["bayesft"]["about"]["trials"]:
         trial["values"] = [0.1, 0.2, 0.3, 0.4]
-    table = trials_table({"mlp-mnist": gather(files(rows=["random"])), "x": gather(content)})
+    table = searches_table({"mlp-mnist": gather(files(rows=["random"])), "x": gather(content)})
     assert list(table.columns)[-4:] == ["value_1", "value_2", "value_3", "value_4"]
     assert table[table.search == "random"][["value_3", "value_4"]].isna().all(axis=None)
     assert table[table.search == "bayesft"].iloc[0][["value_3", "value_4"]].tolist() == [0.3, 0.4]
@@ -307,10 +339,13 @@ def test_draws_on_a_few_devices_are_no_independent_measurements():
     result = gather({0: {"sigmas": [0.0, 0.3], "data": data, "rows": rows}})
     e = result.at("reram_v", 0.0)
     assert (e.over, e.count) == ("devices", 3)
-    assert e.mean == pytest.approx(0.5) and e.half_width == pytest.approx(t_half_width([0.9, 0.5, 0.1]))
-    assert result.difference("erm", "reram_v").half_width == pytest.approx(t_half_width([0.9, 0.5, 0.1]))
+    assert e.mean == pytest.approx(0.5) and np.isnan(e.half_width) and show(e) == "0.500"  # no interval over three
+    assert np.isnan(result.difference("erm", "reram_v").half_width)
+    assert result.devices("reram_v") == pytest.approx(np.array([[0.9, 0.9], [0.5, 0.5], [0.1, 0.1]]))
+    line = curves_table({"mlp-mnist": result}).set_index("row").loc["reram_v"].iloc[0]
+    assert (line.low, line.high, line.interval_over) == (0.1, 0.9, "devices")
     assert result.at("erm", 0.0).over == "draws"
-    assert "ReRAM-V: over its 3 devices" in result.band()
+    assert "ReRAM-V: its 3 devices, no interval" in result.band()
 
 
 def test_rows_of_other_draws_cannot_be_paired():

@@ -63,7 +63,7 @@ def test_the_studys_figure_has_every_run_on_both_sides(drawn, studies):
     ]  # fmt: skip
     assert left.get_title().startswith("(a)") and figure.axes[2].get_title().startswith("(b)")
     said = " ".join(note.split())
-    assert "3 training seeds (0, 1, 2)" in said and "not corrected" in said and "digits (embedded)" in said
+    assert "3 training seeds (0, 1, 2)" in said and "Holm" in said and "digits (embedded)" in said
 
 
 def test_what_differs_clearly_is_filled(drawn, studies):
@@ -74,8 +74,9 @@ def test_what_differs_clearly_is_filled(drawn, studies):
         line.get_ydata()[0]: line for line in right.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1
     }
     for place, name in enumerate(["early stop", "more draws", "grid", "random", "drift_dropout", "uniform"]):
-        e = study.difference(name)
-        assert (points[place].get_marker() == "o") == (e.high < 0 or e.low > 0), name
+        assert (points[place].get_marker() == "o") == (study.corrected()[name] < 0.05), name
+    clear = [name for name, p in study.corrected().items() if p < 0.05]
+    assert clear and len(clear) < len(study.others())
 
 
 def test_the_studys_table_has_a_line_a_run(studies):
@@ -84,6 +85,10 @@ def test_the_studys_table_has_a_line_a_run(studies):
     assert list(table.index) == [*unsearched, "GP", "random", "grid", "more draws", "early stop"]
     assert table.loc["GP", "gain over “GP”"] == "–"
     assert table.loc["early stop", "epochs of search"] == "30"
+    study = studies()
+    raw = stats.ttest_1samp(study.runs["random"][1][:, -1] - study.runs["GP"][1][:, -1], 0).pvalue
+    assert raw <= study.corrected()["random"] <= len(study.others()) * raw
+    assert table.loc["random", "p (Holm)"] == f"{study.corrected()['random']:.2g}"
 
 
 def test_what_trials_differ_by_is_taken_within_their_seed(studies):
@@ -130,4 +135,4 @@ def test_the_figure_of_tuning_has_both_values_of_every_method(drawn, results):
         markers = [line.get_marker() for line in axes.lines if line.get_marker() in ("o", "D")]
         assert (markers.count("o"), markers.count("D")) == counts
     tuned = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "D"]
-    assert tuned == [pytest.approx(results().over_grid("awp-tuned").mean)]
+    assert tuned == [pytest.approx(results().area("awp-tuned").mean)]

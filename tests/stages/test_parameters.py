@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from bayesft.tasks import TASKS
+from bayesft.tasks import TASKS, range_of
 from stages.parameters import ParameterError, load, load_part, read
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -67,7 +67,13 @@ def test_what_depends_on_the_data_set_is_looked_up():
     p = load(PARAMS)
     assert p.values("mlp-mnist", p.row("uniform")) == {"rate": 0.5}
     assert p.values("stn-gtsrb", p.row("uniform")) == {"rate": 0.1}
-    assert p.search_settings("vgg11-cifar10").sigmas[-1] == 0.6
+    assert p.search_settings("vgg11-cifar10").sigmas[-1] == 0.8
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_search_optimises_what_it_is_judged_by(task):
+    sigmas = load(PARAMS).search_settings(task).sigmas
+    assert sigmas[0] == 0 and sigmas[-1] == range_of(task)
 
 
 def test_searches_differ_in_what_the_methods_say():
