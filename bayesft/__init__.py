@@ -62,7 +62,7 @@ __all__ = [
 try:
     __version__ = version("bayesft")
 except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0.1.0"
+    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

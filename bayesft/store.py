@@ -2,13 +2,19 @@
 
 An item is made once. It is whole or absent: it is written beside its place, with a list of checksums, and moved there
 at once. A damaged item is named, set aside and made anew. A process that finds an item in work waits for it.
+
+`python -m bayesft.store FOLDER --unused-days 30` removes what no run has used for so long.
 """
 
+import argparse
 import json
+import math
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,6 +47,7 @@ class Store:
             return None
         wrong = problem(place, key)
         if wrong is None:
+            _mark_used(place)
             return place
         aside = place.with_name(f"{place.name}.damaged-{time.time_ns()}")
         place.rename(aside)
@@ -75,6 +82,7 @@ class Store:
     def keep(self, key: str) -> Iterator[Checkpoint]:
         """A checkpoint that stays, for measurements that a later run extends. Other processes wait for it."""
         with self._held(key), Checkpoint(self.folder / "measured" / key) as checkpoint:
+            _mark_used(checkpoint.folder)
             yield checkpoint
 
     def adopt(self, listing: Path) -> bool:
@@ -106,11 +114,49 @@ class Store:
             fsync(place.parent)
         return True
 
+    def entries(self) -> list[Path]:
+        """The folders of all items, damaged ones that were set aside, measurements and states of unfinished items."""
+        if not self.folder.is_dir():
+            return []
+        groups = [group for group in self.folder.iterdir() if group.is_dir() and group.name != "locks"]
+        return sorted(entry for group in groups for entry in group.iterdir() if entry.suffix != ".lock")
+
+    def prune(self, unused_days: float) -> list[Path]:
+        """Remove every entry that no run has used for so many days and that no process holds.
+
+        Args:
+            unused_days: Days since the last use. 0 removes every entry.
+
+        Returns:
+            The folders that were removed.
+        """
+        oldest, removed = time.time() - unused_days * 86400, []
+        for entry in self.entries():
+            key = entry.name.lstrip(".").split(".")[0]  # of what is set aside and of a part as well
+            lock = self._lock(key)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                if entry.exists() and _last_used(entry) <= oldest:
+                    aside = entry.with_name(f".{entry.name.lstrip('.')}.part")  # so that no run finds a half of it
+                    entry.rename(aside)
+                    shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+                    removed.append(entry)
+            finally:
+                lock.release()
+        return removed
+
+    def _lock(self, key: str) -> FileLock:
+        path = self.folder / "locks" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
     @contextmanager
     def _held(self, key: str) -> Iterator[None]:
         """Hold the lock of an item. Where another process holds it, say so and wait."""
-        lock = FileLock(self.folder / "locks" / f"{key}.lock")
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock = self._lock(key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -153,3 +199,37 @@ def copy_item(source: Path, target: Path, name: str = "") -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         shutil.copyfile(path, target / (f"{name}.{LIST}" if name and path.name == LIST else path.name))
+
+
+def size(path: Path) -> int:
+    """The bytes of all files at and below `path`."""
+    files = [path, *path.rglob("*")] if path.exists() else []
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def _mark_used(folder: Path) -> None:
+    """Note that a run uses `folder` now. A store that may only be read stays as it is."""
+    with suppress(OSError):
+        os.utime(folder)
+
+
+def _last_used(entry: Path) -> float:
+    return max(path.lstat().st_mtime for path in (entry, *entry.glob("*")))
+
+
+def main() -> None:
+    """Print the size of a store, and remove what no run has used for a while."""
+    parser = argparse.ArgumentParser(prog="python -m bayesft.store", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--unused-days", type=float, default=math.inf, help="remove what was not used for so many days")
+    given = parser.parse_args()
+    if not given.unused_days >= 0:
+        sys.exit(f"error: --unused-days is {given.unused_days}: must be 0 or more")
+    store, before = Store(given.folder), size(given.folder)
+    count, removed = len(store.entries()), store.prune(given.unused_days)
+    was, now = (f"{bytes_ / 2**20:.1f} MiB" for bytes_ in (before, size(given.folder)))
+    print(f"{given.folder}: {count} entries, {was}; removed {len(removed)}; now {now}")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from bayesft.store import LIST, Store, copy_item
+from bayesft.store import LIST, Store, copy_item, main, size
 from tests.disks import small_disk
 from tests.test_files import names
 
@@ -308,3 +308,48 @@ def test_two_processes_adopt_an_item_at_once(store, elsewhere):
         process.join()
     assert [process.exitcode for process in processes] == [0] * 6
     assert store.find(KEY)
+
+
+def used_days_ago(path, days):
+    """Give `path` and what is below it the time of so many days ago."""
+    for each in (*path.rglob("*"), path):
+        os.utime(each, (time.time() - days * 86400,) * 2)
+
+
+def test_what_no_run_has_used_for_a_while_is_removed(store):
+    old, used = (store.make(key, build) for key in (KEY, "fedcba9876543210"))
+    with store.keep("a" * 16) as measured:
+        measured.save("0.1", {}, 0.5)
+    for entry in store.entries():
+        used_days_ago(entry, 40)
+    store.find(used.name)  # a run that finds an item uses it
+    assert store.prune(50) == []
+    assert sorted(path.name for path in store.prune(30)) == sorted([old.name, "a" * 16])
+    assert store.find(old.name) is None and store.find(used.name) == used
+    assert store.prune(0) == [used] and store.entries() == []
+
+
+def test_an_item_in_work_is_not_removed(store):
+    def pruned_meanwhile(folder, checkpoint):
+        checkpoint.save("state", {}, 7)
+        used_days_ago(store.folder, 40)
+        assert store.entries() and store.prune(30) == []
+        assert checkpoint.load("state") == ({}, 7)
+        build(folder, checkpoint)
+
+    store.make(KEY, pruned_meanwhile)
+    assert contents(store)["a.txt"] == b"first"
+
+
+def test_the_command_says_the_size_and_what_went(store, monkeypatch, capsys):
+    store.make(KEY, build)
+    before = size(store.folder)
+    assert before > 256
+    for days, said in (("1", "1 entries, 0.0 MiB; removed 0;"), ("0", "1 entries, 0.0 MiB; removed 1; now 0.0 MiB")):
+        monkeypatch.setattr("sys.argv", ["store", str(store.folder), "--unused-days", days])
+        main()
+        assert said in capsys.readouterr().out
+    assert size(store.folder) == 0
+    monkeypatch.setattr("sys.argv", ["store", str(store.folder), "--unused-days", "-1"])
+    with pytest.raises(SystemExit, match="-1.0: must be 0 or more"):
+        main()
