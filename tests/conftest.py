@@ -26,6 +26,13 @@ def no_figure_left() -> Iterator[None]:
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-def pytest_collection_modifyitems(items):
-    """The fast tests first, then the slow ones, then those that run the pipeline."""
-    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("pipeline", "slow")])
+def pytest_collection_modifyitems(config, items):
+    """The fast tests first, then the slow ones, then those that run the pipeline.
+
+    Where several processes share the tests, the longest are begun first, so that none is left alone at the end.
+    """
+    side_by_side = hasattr(config, "workerinput")
+    items.sort(
+        key=lambda item: [item.get_closest_marker(name) is not None for name in ("pipeline", "slow")],
+        reverse=side_by_side,
+    )
