@@ -58,7 +58,7 @@ def test_every_task_has_a_budget_at_every_scale(write, scale):
 def test_layers_change_one_another():
     p = load(PARAMS)
     everything = p.scales["quick"]["all"]["train"]
-    assert p.budget("resnet18-cifar10").train.lr == everything["lr"]
+    assert p.budget("vgg11-cifar10").train.lr == everything["lr"]
     assert p.budget("alexnet-cifar10").train.lr == 0.001 and p.budget("alexnet-cifar10").train.batch_size == 64
     assert p.budget("preact152-cifar10").pixels == 16 and p.budget("preact18-cifar10").pixels is None
 
