@@ -23,6 +23,7 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
+from bayesft.data.fetch import checked_mirror
 from bayesft.drift import fault_model
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
@@ -35,7 +36,7 @@ DATA = tuple(dict.fromkeys(task.data for task in TASKS.values()))
 LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.family), "ablation",
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
-DETECTOR = ("backbone", "size", "weights")  # what the detector takes, whose module is slow to import
+DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow to import
 TAKEN = ("ablation", "study")  # names of folders beside those of the rows
 
 
@@ -215,8 +216,8 @@ class Parameters(Settings):
 
     @property
     def mirror(self) -> str | None:
-        """Where published files are looked for first."""
-        return self.data.mirror or os.environ.get("BAYESFT_MIRROR") or None
+        """Where published files are looked for first. Raises ValueError for an address that is not allowed."""
+        return checked_mirror(self.data.mirror or os.environ.get("BAYESFT_MIRROR"))
 
     def row(self, name: str) -> Row:
         """A row of the report."""
@@ -339,7 +340,7 @@ def load(path: Path = PARAMETERS) -> Parameters:
     content = read(path)
     try:
         parameters = Parameters.model_validate(_tuples(content), strict=True)
-        wrong = _layers(parameters) or _contradictions(parameters)
+        wrong = _layers(parameters) or _contradictions(parameters) + _wrong_mirror(parameters)
     except ValidationError as error:
         wrong = [explain(entry, Parameters) for entry in error.errors()]
     if wrong:
@@ -362,6 +363,15 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(part) for key, part in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _wrong_mirror(p: Parameters) -> list[str]:
+    """What is wrong with the mirror. It may hold a password, so its value is not shown."""
+    try:
+        _ = p.mirror
+    except ValueError as error:
+        return [f"data.mirror, or BAYESFT_MIRROR: {error}"]
+    return []
 
 
 def _layers(p: Parameters) -> list[str]:

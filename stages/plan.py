@@ -98,7 +98,8 @@ class Planner:
         names = {TASKS[task].data for task in p.tasks} | set(p.ablation.data)
         items = []
         for name in sorted(names):
-            item = {"label": name, "data": name, "source": p.data.source, "mirror": p.mirror,
+            mirror = p.mirror if p.data.source == "official" else None
+            item = {"label": name, "data": name, "source": p.data.source, "mirror": mirror,
                     "code": self.code("stages/download.py")}  # fmt: skip
             if name == "pennfudan":
                 item["size"] = p.budget("maskrcnn-pennfudan").network["size"]

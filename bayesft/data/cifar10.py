@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayesft.data.fetch import FetchError, Source, fetch, fetch_mirrored, tar_members
+from bayesft.data.fetch import FetchError, Limits, Source, fetch, fetch_mirrored, tar_members
 from bayesft.data.images import Images, as_split, split_off_validation
 from bayesft.seeds import derive_seed
 
@@ -28,7 +28,8 @@ BATCHES = {
 }
 _RECORD = 1 + 3 * 32 * 32  # a label, then red, green and blue
 _BATCH_BYTES = 10_000 * _RECORD
-_MEMBERS = re.compile(r"cifar-10-batches-bin/(data_batch_[1-5]\.bin|test_batch\.bin|batches\.meta\.txt|readme\.html)")
+_NAMES = re.compile(r"cifar-10-batches-bin/(data_batch_[1-5]\.bin|test_batch\.bin|batches\.meta\.txt|readme\.html)")
+_LIMITS = Limits(_NAMES, members=10, largest=_BATCH_BYTES, total=10 * _BATCH_BYTES)
 
 
 def official(folder: Path, mirror: str | None = None) -> Images:
@@ -74,7 +75,7 @@ def read_batches(path: Path) -> dict[str, bytes]:
     Raises ValueError: the archive or a batch is damaged, or something else is in it, or no batch.
     """
     batches = {}
-    for member, content in tar_members(path, _MEMBERS, _BATCH_BYTES):
+    for member, content in tar_members(path, _LIMITS):
         name = member.rsplit("/", 1)[-1]
         if name in BATCHES:
             found = hashlib.md5(content).hexdigest()

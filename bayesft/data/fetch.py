@@ -10,10 +10,11 @@ import re
 import shutil
 import tarfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,24 +51,30 @@ def fetch(source: Source, folder: Path, mirror: str | None = None, set_name: str
     `mirror`, a folder or a base URL, is tried before the official hosts; it holds the file as `<set_name>/<name>`
     or as `<name>`.
 
-    Raises FetchError: no place has the file, or the mirror's copy is damaged or cannot be read.
+    Raises:
+        FetchError: No place has the file, or the mirror's copy is damaged or cannot be read.
+        ValueError: The mirror is neither a folder nor an address that may be written down.
+        OSError: The file cannot be written into `folder`.
     """
-    found = fetch_mirrored(source.name, folder, mirror, set_name, source.problem)
-    if found:
-        return found
-    failures = [f"{place}: not there" for place in mirror_places(source.name, mirror, set_name)]
-    target = Path(folder) / source.name
-    for url in source.urls:
+    return fetch_verified(source.name, source.urls, folder, mirror, set_name, source.problem)
+
+
+def fetch_verified(
+    name: str, urls: Sequence[str], folder: Path, mirror: str | None, set_name: str, problem: Problem
+) -> Path:
+    """The path of the file `name` in `folder`, as `fetch` gives it. `problem` says what is wrong with a copy."""
+    target, failures = Path(folder) / name, []
+    if _kept_or_mirrored(target, mirror, set_name, problem, failures):
+        return target
+    for url in urls:
         try:
-            copy_verified(url, target, source.problem)
+            copy_verified(url, target, problem)
             return target
-        except Damaged as damage:
-            failures.append(str(damage))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {type(error).__name__}: {error}")
+        except (Damaged, Unreadable) as error:
+            failures.append(str(error))
     tried = "\n  ".join(failures)
     raise FetchError(
-        f"{source.name} (md5 {source.md5}) could not be fetched. Tried:\n  {tried}\n"
+        f"{name} could not be had. Tried:\n  {tried}\n"
         "Set data.mirror (or BAYESFT_MIRROR) to a folder or URL that has it, or use data.source=embedded"
     )
 
@@ -78,27 +85,39 @@ def fetch_mirrored(name: str, folder: Path, mirror: str | None, set_name: str, p
     `problem` says what is wrong with a copy. A mirror may hold a part of a data set under a name of its own, and
     what is loaded must not depend on a bad connection: so only a clear "not there" gives None.
 
-    Raises FetchError: the mirror's copy is damaged or cannot be read; whoever named a mirror wants to know.
+    Raises:
+        FetchError: The mirror's copy is damaged or cannot be read; whoever named a mirror wants to know.
     """
     target = Path(folder) / name
-    if target.exists():
-        if problem(target) is None:
-            return target
-        target.unlink()  # damaged since it was fetched: fetch it again
-    for place in mirror_places(name, mirror, set_name):
+    return target if _kept_or_mirrored(target, mirror, set_name, problem, []) else None
+
+
+def _kept_or_mirrored(
+    target: Path, mirror: str | None, set_name: str, problem: Problem, failures: list[str]
+) -> bool:
+    """Whether the file `target` is there or the mirror has it. What was tried in vain is added to `failures`."""
+    if target.is_dir():
+        shutil.rmtree(target)
+        failures.append(f"{target}: a folder in place of the file (now removed)")
+    elif target.exists():
+        found = problem(target)
+        if found is None:
+            return True
+        target.unlink()
+        failures.append(f"{target}: {found} (now removed)")
+    for place in mirror_places(target.name, mirror, set_name):
         try:
             copy_verified(place, target, problem)
-            return target
+            return True
         except Damaged as damage:
             raise FetchError(
                 f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
             ) from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if not _not_there(error):
-                raise FetchError(
-                    f"{place}: {type(error).__name__}: {error}. The mirror cannot be read: repair or unset it"
-                ) from None
-    return None
+        except Unreadable as error:
+            if not error.absent:
+                raise FetchError(f"{error}. The mirror cannot be read: repair or unset it") from None
+            failures.append(f"{place}: not there")
+    return False
 
 
 def listed_in_sums(name: str, mirror: str, set_name: str) -> Problem:
@@ -125,49 +144,136 @@ def listed_in_sums(name: str, mirror: str, set_name: str) -> Problem:
     return problem
 
 
-def tar_members(path: Path, expected: re.Pattern, largest: int) -> Iterator[tuple[str, bytes]]:
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold. It is checked before anything of a member is unpacked.
+
+    Args:
+        names: What a member's whole name matches.
+        members: The largest number of members.
+        largest: The largest size of a member, in bytes.
+        total: The largest size of all members together, in bytes.
+    """
+
+    names: re.Pattern[str]
+    members: int
+    largest: int
+    total: int
+
+    def check(self, path: Path, name: str, is_file: bool, size: int) -> None:
+        """Refuse a member of the archive `path` that is not as it should be: ValueError."""
+        if not is_file or size > self.largest or not self.names.fullmatch(name):
+            raise ValueError(f"{path}: unexpected member {name!r} ({size} bytes, at most {self.largest} are allowed)")
+
+    def check_all(self, path: Path, members: int, total: int) -> None:
+        """Refuse the archive `path` where it has too many members or too many bytes: ValueError."""
+        if members > self.members or total > self.total:
+            raise ValueError(
+                f"{path}: {members} members of {total} bytes in all, or more; "
+                f"at most {self.members} and {self.total} bytes are allowed"
+            )
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive. The long names and the attributes that may stand before a member are short."""
+
+    LONGEST = 1 << 16
+    EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                  tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+        """The header in `buf`. An extension that is too long is refused before it is read."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in cls.EXTENSIONS and header.size > cls.LONGEST:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
+
+
+def tar_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a tar archive, compressed or not. What is in a file is not verified.
 
-    Raises ValueError: the archive is damaged, or it holds a link, a name that is not `expected`, or a file of more
-    than `largest` bytes.
+    Raises:
+        ValueError: The archive is damaged, holds a link, or something that `limits` does not allow.
     """
+    count = total = 0
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_Header) as archive:
             for member in archive:
+                count, total = count + 1, total + member.size
+                limits.check_all(path, count, total)
                 if not member.isdir():
-                    _expect(path, member.name, member.isfile(), member.size, expected, largest)
-                    yield member.name, archive.extractfile(member).read()
+                    limits.check(path, member.name, member.isfile(), member.size)
+                    file = archive.extractfile(member)
+                    assert file is not None  # of a regular file
+                    yield member.name, file.read()
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a whole tar archive: {error}") from None
 
 
-def zip_members(path: Path, expected: re.Pattern, largest: int) -> Iterator[tuple[str, bytes]]:
+def zip_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a zip archive; raises ValueError as `tar_members` does."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if not member.is_dir():
-                    _expect(path, member.filename, True, member.file_size, expected, largest)
-                    yield member.filename, archive.read(member)
+            members = archive.infolist()
+            limits.check_all(path, len(members), sum(member.file_size for member in members))
+            files = [member for member in members if not member.is_dir()]
+            for member in files:
+                limits.check(path, member.filename, True, member.file_size)
+            for member in files:
+                yield member.filename, archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path}: not a whole zip archive: {error}") from None
 
 
-def _expect(path: Path, name: str, is_file: bool, size: int, expected: re.Pattern, largest: int) -> None:
-    if not is_file or size > largest or not expected.fullmatch(name):
-        raise ValueError(f"{path}: unexpected member {name!r} ({size} bytes)")
+def checked_mirror(mirror: str | None) -> str | None:
+    """A mirror as it is meant: without blanks around it, with ~ expanded; None for an empty one.
+
+    Raises:
+        ValueError: It is an address with a user, a password or a query, or one that is not read. The message does
+            not repeat it, since it may hold a secret.
+    """
+    mirror = (mirror or "").strip()
+    if "://" not in mirror:
+        return str(Path(mirror).expanduser()) if mirror else None
+    parts = urllib.parse.urlsplit(mirror)
+    if parts.scheme not in ("http", "https", "file"):
+        raise ValueError(f"an address of {parts.scheme}: must be a folder, or an address of http, https or file")
+    if parts.username is not None or parts.password is not None or parts.query:
+        raise ValueError(
+            "an address with a user name, a password or a query, which would be written into files that are shared: "
+            "must be a folder, or an address without them"
+        )
+    return mirror
 
 
 def mirror_places(name: str, mirror: str | None, set_name: str) -> list[str | Path]:
-    """Where a mirror may hold the file `name`."""
-    if not mirror:
+    """Where a mirror may hold the file `name`.
+
+    Raises:
+        FetchError: The mirror is a folder that does not exist.
+    """
+    base = checked_mirror(mirror)
+    if base is None:
         return []
     names = [f"{set_name}/{name}", name] if set_name else [name]
-    return [f"{mirror.rstrip('/')}/{n}" if "://" in mirror else Path(mirror) / n for n in names]
+    if "://" in base:
+        return [f"{base.rstrip('/')}/{n}" for n in names]
+    if not Path(base).is_dir():
+        raise FetchError(f"{Path(base).absolute()}: the mirror is no folder that exists: correct it, or unset it")
+    return [Path(base) / n for n in names]
 
 
 class Damaged(Exception):
     """A copy is not the published file: the message says where it was, and what is wrong with it."""
+
+
+class Unreadable(Exception):
+    """A place cannot be read: the message says which, and why. `absent`: it said clearly that it has no such file."""
+
+    def __init__(self, place: str | Path, error: Exception):
+        super().__init__(f"{place}: {type(error).__name__}: {error}")
+        self.absent = _not_there(error)
 
 
 def _not_there(error: Exception) -> bool:
@@ -186,23 +292,37 @@ def _differs(path: Path, algorithm: str, expected: str) -> str | None:
 
 
 def copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
-    """Copy or download `place`, a path or an address, to `target`; raises Damaged where there is a problem with it."""
-    with atomic(target) as temporary:
-        if isinstance(place, Path):
-            shutil.copyfile(place, temporary)
-        else:
-            _download(place, temporary)
-        found = problem(temporary)
-        if found is not None:
-            raise Damaged(f"{place}: {found}")
+    """Copy or download `place`, a path or an address, to `target`.
+
+    Raises:
+        Damaged: There is a problem with what `place` has.
+        Unreadable: `place` cannot be read.
+        OSError: `target` cannot be written.
+    """
+    try:
+        with atomic(target) as temporary:
+            with open(temporary, "wb") as file:
+                for block in _blocks(place):
+                    file.write(block)
+            found = problem(temporary)
+            if found is not None:
+                raise Damaged(f"{place}: {found}")
+    except OSError as error:
+        raise OSError(f"{target} cannot be written: {error}") from None
 
 
-def _download(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, open(path, "wb") as file:
-        length = response.headers.get("Content-Length")
-        with tqdm(
-            desc=url.rsplit("/", 1)[-1], total=int(length) if length else None, unit="B", unit_scale=True, leave=False
-        ) as bar:
-            while block := response.read(1 << 18):
-                file.write(block)
-                bar.update(len(block))
+def _blocks(place: str | Path) -> Iterator[bytes]:
+    """What `place` has, block by block, with a progress bar. Raises Unreadable."""
+    local = isinstance(place, Path)
+    try:
+        with open(place, "rb") if local else urllib.request.urlopen(place, timeout=TIMEOUT_S) as source:
+            length = None if local else source.headers.get("Content-Length")
+            name = str(place).rsplit("/", 1)[-1]
+            with tqdm(
+                desc=name, total=int(length) if length else None, unit="B", unit_scale=True, leave=False, disable=local
+            ) as bar:
+                while block := source.read(1 << 18):
+                    yield block
+                    bar.update(len(block))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Unreadable(place, error) from None

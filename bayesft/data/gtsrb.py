@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bayesft.data import signs
-from bayesft.data.fetch import Source, fetch, fetch_mirrored, listed_in_sums, tar_members, zip_members
+from bayesft.data.fetch import Limits, Source, fetch, fetch_mirrored, listed_in_sums, tar_members, zip_members
 from bayesft.data.images import Images, as_split
 from bayesft.files import checksum
 from bayesft.seeds import derive_seed
@@ -30,15 +30,15 @@ OFFICIAL = tuple(
 )
 SUBSET = "gtsrb-subset.tar.xz"  # of a mirror, which lists its checksum
 TRAINING_IMAGES, TEST_IMAGES = 39_209, 12_630
-_LARGEST = 1 << 20  # bytes; the largest image is 250 pixels a side
 _ANNOTATION = re.compile(r"(GTSRB/(?:Training|Final_Training/Images)/(\d{5}))/GT-\2\.csv")
 _TEST_ANNOTATION = re.compile(r"(?:GTSRB/)?GT-final_test\.csv")
 _TEST_FOLDER = "GTSRB/Final_Test/Images"
-_MEMBERS = re.compile(
+_NAMES = re.compile(
     rf"{_ANNOTATION.pattern}|{_TEST_ANNOTATION.pattern}|GTSRB/(?:Training|Final_Training/Images)/\d{{5}}/\d{{5}}_\d{{5}}\.ppm"
     rf"|{_TEST_FOLDER}/(?:\d{{5}}\.ppm|GT-final_test\.test\.csv)"
     r"|(?:[\w-]+/)*[\w-]+\.(?:txt|html|pdf|db)"  # what comes along, and is not read
 )
+_LIMITS = Limits(_NAMES, members=100_000, largest=1 << 20, total=1 << 30)  # the largest image is 250 pixels a side
 
 
 def official(folder: Path, mirror: str | None = None) -> Images:
@@ -56,11 +56,11 @@ def official(folder: Path, mirror: str | None = None) -> Images:
     if mirror and None in paths:
         subset = fetch_mirrored(SUBSET, folder, mirror, "gtsrb", listed_in_sums(SUBSET, mirror, "gtsrb"))
     if subset:
-        files = dict(tar_members(subset, _MEMBERS, _LARGEST))
+        files = dict(tar_members(subset, _LIMITS))
         verified = {"sha256": {SUBSET: checksum(subset)}}
     else:
         paths = [fetch(file, folder, mirror, "gtsrb") for file in OFFICIAL]
-        files = {name: content for path in paths for name, content in zip_members(path, _MEMBERS, _LARGEST)}
+        files = {name: content for path in paths for name, content in zip_members(path, _LIMITS)}
         verified = {"md5": {file.name: file.md5 for file in OFFICIAL}}
     train, labels, tracks, test, test_labels = decode(files)
     held_out = hold_out_tracks(labels, tracks)

@@ -11,6 +11,7 @@ from bayesft.data.fetch import Source, fetch
 from bayesft.data.images import Images, as_split, split_off_validation
 from bayesft.seeds import derive_seed
 
+LARGEST = 64 << 20  # bytes of an unpacked file; the training images have 47 million
 _HOSTS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 OFFICIAL = tuple(
     Source(name, md5, tuple(host + name for host in _HOSTS))
@@ -57,9 +58,11 @@ def read_idx(path: Path) -> np.ndarray:
     """The array of a gzip-compressed idx file of bytes. Raises ValueError when it is not one, or is cut short."""
     try:
         with gzip.open(path) as file:
-            content = file.read()
+            content = file.read(LARGEST + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file: {error}") from None
+    if len(content) > LARGEST:
+        raise ValueError(f"{path}: more than the {LARGEST} bytes that are allowed")
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path}: not an idx file of unsigned bytes")
     dimensions = content[3]

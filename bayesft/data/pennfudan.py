@@ -5,7 +5,6 @@ is used only when every image in it is the one that the table knows.
 """
 
 import hashlib
-import http.client
 import io
 import zipfile
 import zlib
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayesft.data.fetch import Damaged, FetchError, copy_verified, mirror_places
+from bayesft.data.fetch import Damaged, fetch_verified
 from bayesft.data.images import PARTS
 from bayesft.data.scenes import Scene, Scenes, as_scene
 from bayesft.seeds import derive_seed
@@ -22,6 +21,7 @@ NAME = "PennFudanPed.zip"
 SET_NAME = "pennfudan"
 URL = f"https://www.cis.upenn.edu/~jshi/ped_html/{NAME}"
 TABLE = Path(__file__).with_name("pennfudan.sha256")  # "<sha256>  <member>" a line, all images and masks
+LARGEST = 8 << 20  # bytes of an image
 SHARES = {"validation": 20 / 170, "test": 40 / 170}  # of the images of each of the two places
 
 
@@ -72,14 +72,6 @@ def _scene(members: dict[str, bytes], name: str, size: int | None) -> Scene:
 
 def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
     """The images of the archive, by name, each as the table knows it; fetches the archive where it must."""
-    target = folder / NAME
-    failures = []
-    if target.exists():
-        try:
-            return read_verified(target)
-        except Damaged as damage:
-            target.unlink()  # damaged since it was fetched: fetch it again
-            failures.append(f"{damage} (now removed)")
     members: dict[str, bytes] = {}
 
     def problem(path: Path) -> str | None:
@@ -89,23 +81,8 @@ def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
             return str(damage).removeprefix(f"{path}: ")
         return None
 
-    for place in [*mirror_places(NAME, mirror, SET_NAME), URL]:
-        try:
-            copy_verified(place, target, problem)
-            return members
-        except Damaged as damage:
-            if place != URL:
-                raise FetchError(
-                    f"{damage}. The mirror's copy is damaged or another file: replace it, or unset the mirror"
-                ) from None
-            failures.append(str(damage))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{place}: {type(error).__name__}: {error}")
-    tried = "\n  ".join(failures)
-    raise FetchError(
-        f"{NAME} could not be had. Tried:\n  {tried}\n"
-        "Set data.mirror (or BAYESFT_MIRROR) to a folder or URL that has it, or use data.source=embedded"
-    )
+    fetch_verified(NAME, (URL,), folder, mirror, SET_NAME, problem)
+    return members
 
 
 def read_verified(path: Path) -> dict[str, bytes]:
@@ -127,6 +104,8 @@ def read_verified(path: Path) -> dict[str, bytes]:
                     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
                     raise Damaged(f"{path}: the archive {problem} {wrong[0]}{more}")
             for name, digest in expected.items():
+                if archive.getinfo(name).file_size > LARGEST:
+                    raise Damaged(f"{path}: {name} has {archive.getinfo(name).file_size} bytes, at most {LARGEST} are allowed")
                 try:
                     members[name] = archive.read(name)
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -8,58 +8,40 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, ResNet50_Weights
-from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
+from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from bayesft.models.dropout import Site
 from bayesft.models.networks import NETWORKS
 from bayesft.modes import eval_mode
 
 BACKBONES = ("slim", "resnet18", "resnet50")
-WEIGHTS = ("none", "imagenet", "coco")
 CLASSES = 2  # background and pedestrian
-_IMAGENET = {"resnet18": ResNet18_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V1}
 
 
 def detector(
-    backbone: Literal["slim", "resnet18", "resnet50"] = "slim",
-    size: int = 128,
-    weights: Literal["none", "imagenet", "coco"] = "none",
-    seed: int | None = None,
+    backbone: Literal["slim", "resnet18", "resnet50"] = "slim", size: int = 128, seed: int | None = None
 ) -> MaskRCNN:
-    """A Mask R-CNN for pedestrians, which scales an image to `size` pixels on its longer side.
+    """A Mask R-CNN for pedestrians, from fresh weights, which scales an image to `size` pixels on its longer side.
 
-    "slim" is a small network for a CPU; the others are torchvision's, whose pretrained weights ("coco" for resnet50
-    alone) come with frozen batch normalisation and are downloaded once. With a seed the initialisation is drawn from
-    it, without touching the global generator.
+    Args:
+        backbone: "slim" is a small network for a CPU; the others are torchvision's.
+        size: Pixels of an image's longer side.
+        seed: What the initialisation is drawn from, without touching the global generator; None for that generator.
 
-    Raises OSError when pretrained weights can't be had, ValueError for a combination that does not exist.
+    Raises:
+        ValueError: There is no such backbone.
     """
-    if backbone not in BACKBONES or weights not in WEIGHTS or (backbone, weights) == ("slim", "imagenet"):
-        raise ValueError(
-            f"{backbone!r} with weights {weights!r}: backbones {BACKBONES}, weights {WEIGHTS}, none for slim"
-        )
-    if weights == "coco" and backbone != "resnet50":
-        raise ValueError(f"weights 'coco' exist for resnet50 alone, not for {backbone!r}")
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone = {backbone!r}: must be one of {', '.join(BACKBONES)}")
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        if backbone == "slim":
-            return _slim(size)
-        try:
-            return _resnet(backbone, size, weights)
-        except (OSError, RuntimeError) as error:
-            if weights == "none":
-                raise
-            raise OSError(
-                f"the {weights} weights of {backbone} could not be downloaded: {type(error).__name__}: {error}. "
-                f"They need the network, once; put the file into {torch.hub.get_dir()}/checkpoints, or use 'none'"
-            ) from error
+        return _slim(size) if backbone == "slim" else _resnet(backbone, size)
 
 
 # By name, for specifications in files. It is registered here, since nothing imports this module but what detects.
@@ -135,42 +117,23 @@ def _slim(size: int) -> MaskRCNN:
     )
 
 
-def _resnet(backbone: str, size: int, weights: str) -> MaskRCNN:
-    fewer = {
-        "min_size": size,
-        "max_size": size,
-        "rpn_pre_nms_top_n_train": 500,
-        "rpn_pre_nms_top_n_test": 500,
-        "rpn_post_nms_top_n_train": 200,
-        "rpn_post_nms_top_n_test": 200,
-        "box_batch_size_per_image": 128,
-        "box_detections_per_img": 20,
-    }
-    if weights == "coco":
-        return keep_person(maskrcnn_resnet50_fpn(weights=MaskRCNN_ResNet50_FPN_Weights.COCO_V1, **fewer))
-    pretrained = weights == "imagenet"
+def _resnet(backbone: str, size: int) -> MaskRCNN:
     pyramid = resnet_fpn_backbone(
-        backbone_name=backbone,
-        weights=_IMAGENET[backbone] if pretrained else None,
-        norm_layer=FrozenBatchNorm2d if pretrained else nn.BatchNorm2d,
-        trainable_layers=3 if pretrained else 5,
+        backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
     )
-    return MaskRCNN(pyramid, CLASSES, rpn_anchor_generator=_anchors(size, 5), **fewer)
-
-
-@torch.no_grad()
-def keep_person(model: MaskRCNN) -> MaskRCNN:
-    """Drop every class of COCO but background and person, the first two, from the outputs of `model`."""
-    boxes, masks = model.roi_heads.box_predictor, model.roi_heads.mask_predictor
-    for layer, outputs in (
-        (boxes.cls_score, CLASSES),
-        (boxes.bbox_pred, 4 * CLASSES),
-        (masks.mask_fcn_logits, CLASSES),
-    ):
-        layer.weight = nn.Parameter(layer.weight[:outputs].clone())
-        layer.bias = nn.Parameter(layer.bias[:outputs].clone())
-        setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", outputs)
-    return model
+    return MaskRCNN(
+        pyramid,
+        CLASSES,
+        min_size=size,
+        max_size=size,
+        rpn_anchor_generator=_anchors(size, 5),
+        rpn_pre_nms_top_n_train=500,
+        rpn_pre_nms_top_n_test=500,
+        rpn_post_nms_top_n_train=200,
+        rpn_post_nms_top_n_test=200,
+        box_batch_size_per_image=128,
+        box_detections_per_img=20,
+    )
 
 
 @torch.no_grad()

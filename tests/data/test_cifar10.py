@@ -88,6 +88,7 @@ def test_the_whole_archive_comes_before_parts_and_hosts(mirror, tmp_path):
 def test_the_whole_archive_comes_from_its_host(host, tmp_path, monkeypatch):
     url = host.put("/official.tar.gz", WHOLE)
     monkeypatch.setattr(cifar10, "ARCHIVE", Source(cifar10.ARCHIVE.name, cifar10.ARCHIVE.md5, (url,)))
+    (tmp_path / "empty").mkdir()
     for mirror in (None, str(tmp_path / "empty")):
         check(load_images("cifar10", "official", tmp_path / str(mirror)[-5:], mirror), TRAINING, "CIFAR-10")
 

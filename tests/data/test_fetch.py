@@ -6,7 +6,9 @@ import io
 import lzma
 import re
 import tarfile
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayesft.data import FetchError, Source, fetch
-from bayesft.data.fetch import SUMS, fetch_mirrored, listed_in_sums, tar_members, zip_members
+from bayesft.data.fetch import SUMS, Limits, checked_mirror, fetch_mirrored, listed_in_sums, tar_members, zip_members
+from tests.disks import small_disk
 
 GOOD = bytes(range(256)) * 2000  # two blocks of a download
 BAD = b"<html>Not the file, but a page that says so</html>"
@@ -163,12 +166,14 @@ def test_a_damaged_copy_at_a_mirror_url_stops_the_run(host, tmp_path, path, leng
 
 @pytest.mark.parametrize("kind", ["folder", "url"])
 def test_a_mirror_without_the_file_leaves_it_to_the_hosts(host, tmp_path, kind):
+    (tmp_path / "empty").mkdir()
     mirror = str(tmp_path / "empty") if kind == "folder" else host.base + "/empty"
     folder = tmp_path / "folder"
     assert_fetched(fetch(source(host.put("/good", GOOD)), folder, mirror, "digits"), folder)
 
 
 def test_the_message_names_a_mirror_that_does_not_have_the_file(tmp_path):
+    (tmp_path / "mirror").mkdir()
     with pytest.raises(FetchError) as error:
         fetch(source(), tmp_path / "folder", str(tmp_path / "mirror"), "digits")
     assert str(tmp_path / "mirror" / "digits" / NAME) in str(error.value)
@@ -189,7 +194,7 @@ def test_without_a_mirror_a_file_comes_from_the_folder_or_is_none(tmp_path):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("mirror", ["answers 503", "http://127.0.0.1:1", "nothing://at.all"])
+@pytest.mark.parametrize("mirror", ["answers 503", "http://127.0.0.1:1"])
 def test_a_mirror_that_cannot_be_read_stops_the_run(host, tmp_path, mirror):
     if mirror == "answers 503":
         host.put("/digits/images.gz", GOOD, status=503)
@@ -197,6 +202,54 @@ def test_a_mirror_that_cannot_be_read_stops_the_run(host, tmp_path, mirror):
     with pytest.raises(FetchError, match="mirror cannot be read"):
         fetch(source(host.put("/good", GOOD)), tmp_path, mirror, "digits")
     assert "/good" not in host.asked and files(tmp_path) == []
+
+
+def test_a_mirror_that_is_no_folder_is_said(host, tmp_path):
+    url = host.put("/good", GOOD)
+    for mirror in (tmp_path / "nowhere", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(FetchError, match=f"{mirror}: the mirror is no folder that exists"):
+            fetch(source(url), tmp_path / "folder", str(mirror), "digits")
+    assert host.asked == []
+
+
+def test_blanks_around_a_mirror_and_the_home_folder(host, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my mirror").mkdir()
+    (tmp_path / "my mirror" / NAME).write_bytes(GOOD)
+    host.put(f"/base/{NAME}", GOOD)
+    for i, mirror in enumerate((" ~/my mirror\n", f" {host.base}/base/ ")):
+        assert_fetched(fetch(source(), tmp_path / str(i), mirror, "digits"), tmp_path / str(i))
+    assert checked_mirror(None) is checked_mirror(" ") is None
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["http://me:secret@localhost/m", "https://secret@localhost", "https://localhost/m?token=secret", "ftp://secret/m"],
+)
+def test_an_address_that_is_not_to_be_written_down_is_refused_and_not_repeated(tmp_path, mirror):
+    with pytest.raises(ValueError, match="must be a folder, or an address") as error:
+        fetch(source(), tmp_path, mirror)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["mirror", "host"])
+def test_a_full_disk_is_not_blamed_on_the_mirror_or_a_host(host, tmp_path, kind):
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / NAME).write_bytes(GOOD)
+    url = host.put("/good", GOOD)
+    with small_disk(tmp_path / "small", kib=64) as folder:
+        with pytest.raises(OSError, match=f"{folder / NAME} cannot be written: .*No space left") as error:
+            fetch(source(url), folder, str(tmp_path / "mirror") if kind == "mirror" else None)
+        assert "irror" not in str(error.value).replace(str(tmp_path), "") and files(folder) == []
+
+
+def test_a_folder_in_place_of_a_file_gives_way(host, tmp_path):
+    (tmp_path / "folder" / NAME / "inside").mkdir(parents=True)
+    with pytest.raises(FetchError, match="a folder in place of the file"):
+        fetch(source(), tmp_path / "folder")
+    (tmp_path / "folder" / NAME / "inside").mkdir(parents=True)
+    assert_fetched(fetch(source(host.put("/good", GOOD)), tmp_path / "folder"), tmp_path / "folder")
 
 
 SHA256 = hashlib.sha256(GOOD).hexdigest()
@@ -248,6 +301,7 @@ def test_a_list_that_cannot_be_read_stops_the_run_and_a_mirror_without_the_file_
 
 
 EXPECTED = re.compile(r"set/[a-z]+\.txt")
+LIMITS = Limits(EXPECTED, members=4, largest=2000, total=4500)
 MEMBERS = {"set/a.txt": b"first", "set/b.txt": b"", "set/c.txt": bytes(2000)}
 
 
@@ -275,13 +329,13 @@ READERS = {"tar": (tar_members, tar), "zip": (zip_members, zipped)}
 
 
 @pytest.mark.parametrize("kind", READERS)
-@given(members=st.dictionaries(st.from_regex(EXPECTED, fullmatch=True), st.binary(max_size=2000), max_size=4))
+@given(members=st.dictionaries(st.from_regex(EXPECTED, fullmatch=True), st.binary(max_size=1100), max_size=4))
 @settings(max_examples=15, deadline=None)
 def test_members_are_what_was_packed(tmp_path_factory, kind, members):
     read, pack = READERS[kind]
     path = tmp_path_factory.mktemp("archive") / "archive"
     path.write_bytes(pack(members))
-    assert dict(read(path, EXPECTED, 2000)) == members
+    assert dict(read(path, LIMITS)) == members
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -290,7 +344,7 @@ def test_members_of_other_names_are_refused(tmp_path, kind, name):
     read, pack = READERS[kind]
     (tmp_path / "archive").write_bytes(pack({"set/b.txt": b"", name: b"x"}))
     with pytest.raises(ValueError, match="archive: unexpected member"):
-        list(read(tmp_path / "archive", EXPECTED, 2000))
+        list(read(tmp_path / "archive", LIMITS))
     assert files(tmp_path) == ["archive"]
 
 
@@ -298,15 +352,51 @@ def test_members_of_other_names_are_refused(tmp_path, kind, name):
 def test_members_that_are_too_large_are_refused(tmp_path, kind):
     read, pack = READERS[kind]
     (tmp_path / "archive").write_bytes(pack(MEMBERS))
-    with pytest.raises(ValueError, match="2000 bytes"):
-        list(read(tmp_path / "archive", EXPECTED, 1999))
+    with pytest.raises(ValueError, match="2000 bytes, at most 1999"):
+        list(read(tmp_path / "archive", replace(LIMITS, largest=1999)))
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(("change", "said"), [({"members": 2}, "at most 2 and"), ({"total": 2004}, "and 2004 bytes")])
+def test_archives_of_too_many_members_or_bytes_are_refused(tmp_path, kind, change, said):
+    read, pack = READERS[kind]
+    (tmp_path / "archive").write_bytes(pack(MEMBERS))
+    with pytest.raises(ValueError, match=said):
+        list(read(tmp_path / "archive", replace(LIMITS, **change)))
+
+
+def bomb(kind: str, size: int) -> bytes:
+    """An archive of a few KB that unpacks to `size` bytes of nothing: in a member, or in a header before it."""
+    if kind == "zip":
+        return zipped({"set/a.txt": bytes(size)})
+    if kind == "tar":
+        return gzip.compress(tar({"set/a.txt": bytes(size)}), 1)
+    if kind == "long name":
+        name = tarfile.TarInfo("././@LongLink")
+        name.type, name.size = tarfile.GNUTYPE_LONGNAME, size
+        return gzip.compress(name.tobuf(tarfile.GNU_FORMAT) + bytes(size) + tar(MEMBERS), 1)
+    attributes = tarfile.TarInfo("pax")
+    attributes.type, attributes.size = tarfile.XHDTYPE, size
+    return gzip.compress(attributes.tobuf(tarfile.USTAR_FORMAT) + bytes(size) + tar(MEMBERS), 1)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "long name", "attributes"])
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, kind):
+    size = 48 << 20
+    (tmp_path / "bomb").write_bytes(bomb(kind, size))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"(?s)bomb: .*{size} bytes"):
+        list((zip_members if kind == "zip" else tar_members)(tmp_path / "bomb", LIMITS))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize("type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_links_and_devices_are_refused(tmp_path, type):
     (tmp_path / "archive").write_bytes(tar({"set/a.txt": b""}, type=type, linkname="/etc/hostname"))
     with pytest.raises(ValueError, match="unexpected member"):
-        list(tar_members(tmp_path / "archive", EXPECTED, 2000))
+        list(tar_members(tmp_path / "archive", LIMITS))
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip"])
@@ -327,4 +417,4 @@ def test_damaged_archives_are_named(tmp_path, kind, damage):
         content = {"cut short": whole[:cut], "cut to nothing": b"", "another file": BAD}[damage]
     (tmp_path / "broken").write_bytes(content)
     with pytest.raises(ValueError, match="broken: not a whole"):
-        list((zip_members if kind == "zip" else tar_members)(tmp_path / "broken", EXPECTED, 2000))
+        list((zip_members if kind == "zip" else tar_members)(tmp_path / "broken", LIMITS))

@@ -132,6 +132,7 @@ def test_a_good_file_is_used_again(tmp_path, table, contents):
 
 
 def test_no_place_has_it(tmp_path, table):
+    (tmp_path / "nowhere").mkdir()
     with pytest.raises(FetchError, match="(?s)could not be had.*nowhere.*no%20such%20host.*data.source=embedded"):
         pennfudan.official(tmp_path / "raw", str(tmp_path / "nowhere"))
     assert not list((tmp_path / "raw").iterdir())
@@ -206,4 +207,10 @@ def test_a_member_twice(tmp_path, table, contents):
     with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr(member(NAMES[5]), contents[member(NAMES[5])])
     with pytest.raises(FetchError, match="has twice .*FudanPed00006.png"):
+        pennfudan.official(tmp_path / "raw", str(tmp_path / "mirror"))
+
+
+def test_a_member_that_is_too_large_is_not_unpacked(tmp_path, table, contents):
+    archive(tmp_path / "mirror" / pennfudan.NAME, {**contents, member(NAMES[5]): bytes(pennfudan.LARGEST + 1)})
+    with pytest.raises(FetchError, match="FudanPed00006.png has 8388609 bytes, at most 8388608"):
         pennfudan.official(tmp_path / "raw", str(tmp_path / "mirror"))
