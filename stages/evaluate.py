@@ -1,9 +1,11 @@
 """Stage `evaluate@<row>`: what the networks of one row do on test data under a grid of drift levels."""
 
 from pathlib import Path
+from typing import Any
 
 from bayesft.data import Scenes
 from bayesft.drift import fault_model
+from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.files import write_json
 from bayesft.training import Trained
@@ -17,6 +19,9 @@ def main(row: str) -> None:
     stage = Stage(f"evaluate-{row}")
     sigma_max = load_part("sigma_max")
     items = [{**item, "sigmas": sigma_grid(sigma_max, item["sigma_step"])} for item in stage.items]
+    for item in items:
+        if c := item["calibration"]:
+            item["calibration"] = {**c, "sigmas": sigma_grid(sigma_max, c["sigma_step"])}
     stage.work(evaluate, items)
 
 
@@ -35,6 +40,9 @@ def evaluate(stage: Stage, item: Item) -> str:
     where = RESULTS / item["row"]
     content = {"task": item["task"], "seed": item["seed"], "sigmas": item["sigmas"], "data": about,
                "device": stage.device, "rows": measured}  # fmt: skip
+    if item["calibration"]:
+        file = folder / f"{item['row']}.safetensors"
+        content["calibrated"] = (_calibrated_detector if detects else _calibrated)(stage, item, file)
     write_json(where / f"{name}.json", content)
     shown = measured.get(item["row"]) or next(iter(measured.values()))
     return f"{shown['accuracy'][0][0]:.3f} clean, {_mean(shown):.3f} on average up to σ = {item['sigmas'][-1]:g}"
@@ -45,9 +53,9 @@ def _mean(row: dict) -> float:
     return sum(levels) / len(levels)
 
 
-def _key(stage: Stage, item: Item, file: Path) -> str:
+def _key(stage: Stage, item: Item, file: Path, **more: object) -> str:
     """The key of the measurements of one network: everything that decides them but the levels."""
-    decides = {k: item[k] for k in ("code", "task", "seed", "data", "images", "pixels", "drift", "draws")}
+    decides = {k: item[k] for k in ("code", "task", "seed", "data", "images", "pixels", "drift", "draws")} | more
     return stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"])))
 
 
@@ -71,6 +79,53 @@ def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict
             )
         rows[file.stem] = {"accuracy": accuracies.tolist(), "about": trained.about}
     return rows, {**images.about, "classes": images.classes}
+
+
+def _calibrated(stage: Stage, item: Item, file: Path) -> dict:
+    """The accuracies of calibrated copies of a row's network, and what else is asked of its calibration."""
+    c, key, trained = item["calibration"], (item["task"], item["seed"]), Trained.load(file)
+    parts = load_images(item).standardised(stage.device)
+    train, fault = parts["train"].images, fault_model(item["drift"]["model"], item["drift"]["settings"])
+
+    def measured(images: int = c["images"], **how: Any) -> list:
+        given = {"layers": c["layers"], **how}
+        about = {"draws": c["draws"], "calibration": {"images": images, **given}}
+        with stage.store.keep(_key(stage, item, file, **about)) as checkpoint:
+            return calibrated_accuracy_grid(
+                trained, parts["test"], train[calibration_images(train, images, key)], fault, c["sigmas"], c["draws"],
+                key, parameters=item["drift"]["parameters"], label=f"{item['label']} calibrated", checkpoint=checkpoint,
+                **given,
+            ).tolist()  # fmt: skip
+
+    found = {"images": min(c["images"], len(train)), "sigmas": c["sigmas"], "accuracy": measured()}
+    if asked := c["details"]:
+        layers = layer_choices(trained.networks()[0])
+        found["details"] = {
+            "images": {str(n): measured(n) for n in asked["images"] if n <= len(train)},
+            "layers": {name: measured(layers=names) for name, names in layers.items()},
+            "calibrated_at": {f"{sigma:g}": measured(calibrated_at=sigma) for sigma in asked["sigmas"]},
+        }
+    return found
+
+
+def _calibrated_detector(stage: Stage, item: Item, file: Path) -> dict:
+    """The same of a detector, without details."""
+    from bayesft.evaluation.detection import calibrated_map_grid
+    from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
+
+    c, key = item["calibration"], (item["task"], item["seed"])
+    network = Trained.load(file).networks(stage.device)[0]
+    parts = Scenes.load(dataset(item["data"])).limited(item["images"]).parts
+    fault = fault_model(item["drift"]["model"], item["drift"]["settings"])
+    chosen = [parts["train"][i] for i in calibration_images(parts["train"], c["images"], key)]
+    about = {"draws": c["draws"], "calibration": {"images": c["images"], "layers": c["layers"]}}
+    with stage.store.keep(_key(stage, item, file, **about)) as checkpoint:
+        values = calibrated_map_grid(
+            network, parts["test"], chosen, fault, c["sigmas"], c["draws"], key, layers=c["layers"],
+            parameters=item["drift"]["parameters"], label=f"{item['label']} calibrated", checkpoint=checkpoint,
+        )  # fmt: skip
+    metrics = {name: value.tolist() for name, value in values.items()}
+    return {"images": len(chosen), "sigmas": c["sigmas"], "accuracy": metrics["box_map_50"], "metrics": metrics}
 
 
 def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:

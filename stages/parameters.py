@@ -100,6 +100,24 @@ class Boundary(Settings):
     draws: Draws
 
 
+class Details(Settings):
+    """What else is asked of calibration, of some rows on some tasks: other numbers of images, layers and levels."""
+
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
+    methods: Annotated[tuple[str, ...], Distinct]
+    images: Annotated[tuple[Annotated[StrictInt, Field(ge=2)], ...], Distinct]
+    sigmas: Annotated[tuple[Sigma, ...], Distinct]
+
+
+class Calibration(Settings):
+    """Which rows are evaluated with calibrated copies too, and how. `evaluate` alone reads it."""
+
+    images: Annotated[StrictInt, Field(ge=2)]
+    layers: Literal["all", "weights"]
+    methods: Literal["all"] | Annotated[tuple[str, ...], Distinct]
+    details: Details
+
+
 class Data(Settings):
     source: Literal["embedded", "official"]
     mirror: str | None
@@ -153,9 +171,15 @@ class Length(Settings):
     clip_norm: PositiveFloat | None = None
 
 
+class CalibratedGrid(Settings):
+    sigma_step: SomeSigma
+    draws: Draws
+
+
 class Grid(Settings):
     sigma_step: SomeSigma
     draws: Draws
+    calibrated: CalibratedGrid | None = None  # of calibrated copies; None: the same
 
 
 class Budget(Settings):
@@ -204,6 +228,7 @@ class Parameters(Settings):
     study: Literal["none", "small", "full"]
     pictures: Pictured
     boundary: Boundary
+    calibration: Calibration
     data: Data
     drift: Drift
     recipe: Steps
@@ -258,6 +283,21 @@ class Parameters(Settings):
             if fits and (row.tasks is None or task in row.tasks) and (afforded is None or name in afforded):
                 rows.append(name)
         return rows
+
+    def calibrated(self, task: str, name: str) -> dict[str, Any] | None:
+        """How copies of a row are calibrated on a task, or None where they are not."""
+        c, grid = self.calibration, self.budget(task).evaluate
+        if c.methods != "all" and name not in c.methods:
+            return None
+        of, details = grid.calibrated or grid, c.details
+        asked = task in details.tasks and name in details.methods
+        return {
+            "images": c.images,
+            "layers": c.layers,
+            "sigma_step": of.sigma_step,
+            "draws": of.draws,
+            "details": {"images": details.images, "sigmas": details.sigmas} if asked else None,
+        }
 
     def recipe_of(self, task: str) -> Recipe:
         """The recipe that every row is trained with on a task."""
@@ -433,6 +473,7 @@ def _contradictions(p: Parameters) -> list[str]:
                 if need not in names:
                     wrong.append(f"methods.{name}: needs the row {need} on {task}, since it starts from it")
         budget = p.budget(task)
+        wrong += _wrong_calibrated(f"scales.{p.scale}: evaluate.calibrated of {task}", budget.evaluate)
         if p.sigma_max / budget.evaluate.sigma_step > MOST_POINTS:
             wrong.append(
                 f"scales.{p.scale}: sigma_step = {budget.evaluate.sigma_step} of {task}: more than {MOST_POINTS} "
@@ -443,6 +484,7 @@ def _contradictions(p: Parameters) -> list[str]:
         for name in names:
             wrong += _wrong_network(p, task, name)
         wrong += _wrong_searches(p, task, names)
+    wrong += _wrong_calibration(p)
     studies = p.studies
     if studies.reference not in studies.strategies:
         known = ", ".join(studies.strategies)
@@ -471,6 +513,29 @@ def _contradictions(p: Parameters) -> list[str]:
             for name in (*studies.strategies, *studies.options):
                 key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
                 wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])
+    return wrong
+
+
+def _wrong_calibration(p: Parameters) -> list[str]:
+    """What is wrong with `calibration`: its rows must be there, and details need an accuracy."""
+    c, rows = p.calibration, ", ".join(p.methods)
+    named = {"methods": c.methods if c.methods != "all" else (), "details.methods": c.details.methods}
+    wrong = [f"calibration.{key}: {name!r} is no row: must be among {rows}"
+             for key, names in named.items() for name in names if name not in p.methods]  # fmt: skip
+    wrong += [f"calibration.details.tasks: {task} has no accuracy: leave it out"
+              for task in c.details.tasks if TASKS[task].metric != "accuracy"]  # fmt: skip
+    return wrong
+
+
+def _wrong_calibrated(key: str, grid: Grid) -> list[str]:
+    """What is wrong with the grid of calibrated copies: they must be among those without calibration."""
+    if grid.calibrated is None:
+        return []
+    wrong, steps = [], grid.calibrated.sigma_step / grid.sigma_step
+    if abs(steps - round(steps)) > 1e-6:
+        wrong.append(f"{key}: sigma_step = {grid.calibrated.sigma_step}: must be a multiple of {grid.sigma_step}")
+    if grid.calibrated.draws > grid.draws:
+        wrong.append(f"{key}: draws = {grid.calibrated.draws}: must be at most {grid.draws}")
     return wrong
 
 

@@ -75,10 +75,12 @@ class Planner:
             tasks = [task for task in p.tasks if name in p.rows_of(task)]
             items = [self.trained(task, name, seed) for task in tasks for seed in p.seeds_of(task)]
             plan[f"train-{name}"] = items
-            plan[f"evaluate-{name}"] = [self.evaluated(item) for item in items]
+            plan[f"evaluate-{name}"] = [
+                {**self.evaluated(item), "calibration": p.calibrated(item["task"], name)} for item in items
+            ]
         networks = {(item["task"], item["seed"]): item for item in plan["ablate"]}
         plan["evaluate-ablation"] = [
-            {**self.evaluated(item), "row": "ablation"} for item in networks.values()
+            {**self.evaluated(item), "row": "ablation", "calibration": None} for item in networks.values()
         ]
         plan["study"] = self.studied()
         plan["render"] = [self.rendered()]

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayesft.calibration import calibrated, calibration_layers, calibration_reference, reestimate_batch_norm
+from bayesft.calibration import calibrated, calibration_reference, reestimate_batch_norm
 from bayesft.data import Images, Split, load_images
 from bayesft.drift import FaultModel, LogNormalDrift, drifted_parameters, fault_model
 from bayesft.drift.copies import swapped
-from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images
+from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import accuracy_grid
 from bayesft.evaluation.statistics import estimate
 from bayesft.files import read_json, write_json, write_text
@@ -236,10 +236,6 @@ class Copies:
             parameters=self.parameters, **given,
         )  # fmt: skip
 
-    def names(self) -> list[str]:
-        """The names of the layers that are calibrated, in the order of the network."""
-        return list(calibration_layers(self.trained.networks()[0]))
-
     def each(self, measure: Callable[[nn.Module], float]) -> np.ndarray:
         """`measure` of each copy."""
         network = self.trained.networks()[0]
@@ -316,18 +312,12 @@ def how_many(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int])
 
 def which_layers(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int]) -> None:
     """At which layers?"""
-    choices: dict[str, Callable[[list[str]], list[str]]] = {
-        "first alone": lambda names: names[:1],
-        "last alone": lambda names: names[-1:],
-        "all but the first": lambda names: names[1:],
-        "all but the last": lambda names: names[:-1],
-    }
+    known = ("first alone", "last alone", "all but the first", "all but the last")
     for seed in seeds:
         for row in rows:
-            for name, choose in choices.items():
-                study.measure(
-                    "layers", task, row, seed, name, lambda c, of=choose: c.calibrated(layers=of(c.names()))
-                )
+            for name in known:
+                study.measure("layers", task, row, seed, name,
+                              lambda c, of=name: c.calibrated(layers=layer_choices(c.trained.networks()[0])[of]))  # fmt: skip
 
 
 def how_often(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int]) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesft.calibration import Reference, calibrated, calibration_reference
+from bayesft.calibration import Reference, calibrated, calibration_layers, calibration_reference
 from bayesft.calibration.layers import Layers
 from bayesft.calibration.moments import NotFinite, Terms
 from bayesft.data import Split
 from bayesft.drift import FaultModel, drifted_parameters
 from bayesft.drift.copies import swapped, write
+from bayesft.drift.faults import traits_of
 from bayesft.drift.montecarlo import CPU_IMAGES, CPU_MAP_MIB, images_within
 from bayesft.drift.scope import Where
 from bayesft.evaluation.grid import resumed
@@ -29,6 +30,15 @@ def calibration_images(images: Sequence, count: int, key: tuple) -> list[int]:
     """The numbers of `count` of the training images, or of all where there are fewer, by a seed that `key` names."""
     generator = torch.Generator().manual_seed(derive_seed(*key, "calibration"))
     return torch.randperm(len(images), generator=generator)[:count].tolist()
+
+
+def layer_choices(model: nn.Module) -> dict[str, list[str]]:
+    """The layers of `model` that may be calibrated alone or left out, by what they are called in reports."""
+    names = list(calibration_layers(model))
+    return {
+        "first alone": names[:1], "last alone": names[-1:],
+        "all but the first": names[1:], "all but the last": names[:-1],
+    }  # fmt: skip
 
 
 @contextmanager
@@ -129,7 +139,14 @@ def calibrated_accuracy_grid(
         ) as copy:
             return right(copy)
 
+    same = traits_of(fault).identity_at_zero and not calibrated_at and reference_images is None
+
     def measure(levels: Sequence[float]) -> np.ndarray:
-        return np.array([[accuracy(sigma, draw) for draw in range(draws)] for sigma in levels])
+        found = np.zeros((len(levels), draws))
+        for i, sigma in enumerate(levels):
+            for draw in range(draws):  # without drift every copy is the network itself
+                known = same and sigma == 0 and draw >= len(networks)
+                found[i, draw] = found[i, draw - len(networks)] if known else accuracy(sigma, draw)
+        return found
 
     return resumed(sigmas, measure, label, checkpoint, together=1)

@@ -1,7 +1,7 @@
 """Mean average precision of a detector, as COCO defines it, under a grid of drift levels σ: row j of the study."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchmetrics.detection import MeanAveragePrecision
 
+from bayesft.calibration import calibration_layers, calibration_reference
+from bayesft.calibration.layers import Layers
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.evaluation.calibrated import calibrated_copy
 from bayesft.evaluation.grid import resumed
 from bayesft.models import Site
 from bayesft.models.detector import detection_sites
@@ -126,6 +129,53 @@ class DetectionProblem(Problem):
         return torch.tensor([[precision(sigma, draw) for draw in draws] for sigma in sigmas], dtype=torch.float64)
 
 
+def calibrated_layers(model: nn.Module, layers: Layers = "all") -> list[str]:
+    """The layers of a detector that are calibrated: those of `layers` without the mask head.
+
+    That head sees what a copy finds, perhaps nothing, so its outputs on two copies are no outputs on the same inputs.
+    """
+    return [name for name in calibration_layers(model, layers) if ".mask_" not in name]
+
+
+def batch_of_scenes(scenes: Sequence[Scene], device: str | torch.device = "cpu") -> Tensor:
+    """The images of scenes as one batch (n, 3, H, W) in [0, 1], smaller ones with zeros on the right and below."""
+    height, width = (max(scene.image.shape[side] for scene in scenes) for side in (1, 2))
+    batch = torch.zeros(len(scenes), 3, height, width, device=device)
+    for place, scene in zip(batch, scenes, strict=True):
+        place[:, : scene.image.shape[1], : scene.image.shape[2]] = scene.image.to(device).float() / 255
+    return batch
+
+
+def calibrated_map_grid(
+    model: nn.Module,
+    scenes: Sequence[Scene],
+    calibration: Sequence[Scene],
+    fault: FaultModel,
+    sigmas: Sequence[float],
+    draws: int,
+    key: tuple,
+    *,
+    parameters: str = "all",
+    layers: Layers = "all",
+    label: str = "calibrated detection",
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, np.ndarray]:
+    """As `map_grid`, of copies that are calibrated with the scenes `calibration`, of which the images alone are used.
+
+    `layers` are those of `calibrated_layers`.
+    """
+    images = batch_of_scenes(calibration, next(model.parameters()).device)
+    with torch.no_grad(), eval_mode(model):
+        reference = calibration_reference(model, images, layers=calibrated_layers(model, layers))
+
+    def precision(sigma: float, draw: int) -> dict[str, float]:
+        with torch.no_grad(), eval_mode(model):
+            with calibrated_copy(model, reference, images, fault, sigma, key, draw, parameters) as copy:
+                return mean_average_precision(detect(copy, [scene.image for scene in scenes]), scenes)
+
+    return _grid_of(precision, sigmas, draws, label, checkpoint)
+
+
 def map_grid(
     model: nn.Module,
     scenes: Sequence[Scene],
@@ -144,12 +194,25 @@ def map_grid(
         The precisions (S, T) by metric, float64.
     """
 
+    def precision(sigma: float, draw: int) -> dict[str, float]:
+        return drifted_map(model, scenes, fault, sigma, draw, key, parameters)
+
+    return _grid_of(precision, sigmas, draws, label, checkpoint)
+
+
+def _grid_of(
+    precision: Callable[[float, int], dict[str, float]],
+    sigmas: Sequence[float],
+    draws: int,
+    label: str,
+    checkpoint: Checkpoint | None,
+) -> dict[str, np.ndarray]:
     def measure(levels: Sequence[float]) -> np.ndarray:
         result = np.zeros((len(levels), draws, len(METRICS)))
         for row, sigma in enumerate(levels):
             for draw in range(draws):
                 if sigma > 0 or draw == 0:  # no drift: every copy is the network itself
-                    values = drifted_map(model, scenes, fault, sigma, draw, key, parameters)
+                    values = precision(sigma, draw)
                 result[row, draw] = [values[metric] for metric in METRICS]
         return result
 
