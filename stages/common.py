@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,9 +130,22 @@ def _parallel(jobs: list) -> Iterable[tuple[str, str, float]]:
 
 def _forked(jobs: list, count: int) -> Iterator[tuple[str, str, float]]:
     """The same in forked processes: they have torch already, where a fresh process takes seconds to import it."""
-    with ProcessPoolExecutor(count, get_context("fork")) as pool:
-        for done in as_completed([pool.submit(function, *arguments) for function, arguments, _ in jobs]):
+    with ProcessPoolExecutor(count, get_context("fork"), _leave_on_ctrl_c) as pool:
+        for done in as_completed([pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs]):
             yield done.result()
+
+
+def _leave_on_ctrl_c() -> None:
+    """Let Ctrl-C end this worker without a traceback: the stage itself says that it stopped."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+
+def _until_ctrl_c(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function`. After Ctrl-C, what it has open is closed, and this worker takes no other job."""
+    try:
+        return function(*arguments)
+    except SystemExit:
+        os._exit(130)
 
 
 def _on_ray(jobs: list, count: int) -> Iterable[tuple[str, str, float]]:

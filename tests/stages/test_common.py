@@ -1,0 +1,71 @@
+"""A stage at work in a terminal: Ctrl-C and wrong words end with one line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGE = """
+import time
+from pathlib import Path
+from stages.common import Stage, run
+
+def work(stage, item):
+    Path(item["label"]).touch()
+    time.sleep(item["seconds"])
+    return "slept"
+
+def main(row):
+    stage = Stage(f"train-{row}")
+    stage.work(work, stage.items)
+
+run(main, "row")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a plan of two items and a stage that sleeps."""
+    (tmp_path / "sleeper.py").write_text(STAGE)
+    (tmp_path / "data/plan").mkdir(parents=True)
+    items = [{"label": name, "seconds": 60} for name in "abc"]
+    plan = {"items": items, "machine": {"threads": 1, "device": "cpu"}}
+    (tmp_path / "data/plan/train-erm.json").write_text(json.dumps(plan))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen:
+    """The stage, in a process group of its own, as a shell starts it."""
+    text = (folder / "params.yaml").read_text().replace("jobs: 0", "jobs: 2")
+    (folder / "params.yaml").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "sleeper.py", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+
+
+def test_ctrl_c_says_one_line_and_begins_no_other_item(folder):
+    process = started(folder, "erm")
+    for _ in range(600):
+        if (folder / "a").exists() and (folder / "b").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal tells all processes of the group
+    said, wrong = process.communicate(timeout=30)
+    assert process.returncode == 1 and said == "" and not (folder / "c").exists()
+    assert wrong == "stopped; what was finished is kept, and the next run goes on from there\n"
+
+
+def test_wrong_words_are_refused_with_what_is_allowed(folder):
+    process = started(folder, "nope")
+    assert "Planned: train-erm" in process.communicate(timeout=60)[1] and process.returncode == 1
+    process = started(folder, "erm", "nonsense")
+    assert "unrecognized arguments: nonsense" in process.communicate(timeout=60)[1] and process.returncode == 2
