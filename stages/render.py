@@ -14,14 +14,26 @@ from bayesft.evaluation.pictures import Pictures
 from bayesft.files import read_json, write_json, write_text
 from bayesft.methods import load
 from bayesft.report import figures, worth
-from bayesft.report.page import metrics, page
+from bayesft.report.claims import CLAIMS, claims_table, judge, summary
+from bayesft.report.details import data_list, details
+from bayesft.report.offline import offline_page
+from bayesft.report.page import (
+    claims_section,
+    figures_section,
+    metrics,
+    more_section,
+    page,
+    tables_section,
+    what_one_sees,
+)
 from bayesft.report.results import TaskResults, accuracies_table, curves_table, measures_table, searches_table
-from bayesft.report.rows import Row, rows_of
+from bayesft.report.rows import BASELINE, Row, rows_of
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, DETECTION, range_of
 from stages.common import RESULTS, Item, Stage, run
 
 TIMINGS = Path("data/timings")
+BESIDE = ("report.html", "details.md", "provenance.json")
 VERSIONS = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "dvc",
 )  # fmt: skip
@@ -31,25 +43,38 @@ def main() -> None:
     """Render the report of the run."""
     stage = Stage("render")
     (plan,) = stage.items
-    folder, note = Path("reports") / plan["scale"], f"scale: {plan['scale']}"
+    name, note = f"{plan['scale']}-{plan['source']}", f"scale: {plan['scale']}"
+    folder = Path("reports") / name
     rows = rows_of(plan["rows"])
     tasks = {task: _task(plan, task, rows) for task in plan["tasks"]}
     ablations = {data: _ablation(plan, data) for data in plan["ablation"]}
+    factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
     studies = {task: _study(plan, task, tasks[task].data) for task in plan["study"]["tasks"]}
-    pictures = _draw(plan, tasks, ablations, studies, folder / "figures", note)
+    maps = Boundaries.load(Path("data/boundary.safetensors"))
+    judged = judge(CLAIMS, {**tasks, **factors}, plan["budgets"])
+    captions = _draw(plan, tasks, ablations, studies, maps, folder / "figures")
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
-    factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
-    tables = {"results": curves_table({**tasks, **factors}), "measures": measures_table({**tasks, **factors}),
-              "accuracies": accuracies_table({**tasks, **factors}), "searches": searches_table(tasks)}  # fmt: skip
-    for name, table in tables.items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
+              "measures": measures_table({**tasks, **factors}), "accuracies": accuracies_table({**tasks, **factors}),
+              "searches": searches_table(tasks)}  # fmt: skip
+    for of, table in tables.items():
+        write_text(folder / f"{of}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
-    title = f"BayesFT, reproduced at scale {plan['scale']}"
-    write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies))
+    title = f"BayesFT, reproduced: {plan['scale']}, {plan['source']} data"
+    seen = what_one_sees(tasks, ablations, studies, maps)
+    sections = [
+        claims_section(judged),
+        figures_section(captions, seen, tasks),
+        tables_section(tasks, note),
+        more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
+    ]
+    write_text(folder / "README.md", page(title, sections))
+    write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
+    write_text(folder / "details.md", details(title, note, tasks, ablations, studies))
     write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
-    print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
+    print(f"render: {summary(judged)} See {folder}/README.md")
 
 
 def _draw(
@@ -57,35 +82,34 @@ def _draw(
     tasks: Mapping[str, TaskResults],
     ablations: Mapping[str, Mapping[str, TaskResults]],
     studies: Mapping[str, Study],
+    maps: Boundaries,
     folder: Path,
-    note: str,
-) -> list[str]:
-    """Draw every figure that the results allow; their names in the order of the page."""
-    maps = Boundaries.load(Path("data/boundary.safetensors"))
-    figures.figure_1(maps, folder, f"two noisy half-moons (scikit-learn), {len(maps.points)} test points")
-    drawn = ["figure1"]
+) -> dict[str, str]:
+    """Draw every figure that the results allow; their captions, by name, in the order of the page."""
+    captions = {"figure3": figures.figure_3(tasks, folder)}
+    gains = {task: result for task, result in tasks.items() if BASELINE in result.accuracy and result.controls()}
+    if gains:
+        captions["gains"] = figures.figure_gains(gains, folder)
+    if any(result.changed() for result in tasks.values()):
+        captions["norm"] = figures.figure_norm(tasks, folder)
     if ablations:
-        figures.figure_2(ablations, folder, note)
-        drawn.append("figure2")
-    figures.figure_3(tasks, folder, note)
-    drawn.append("figure3")
-    if DETECTION in tasks and _detections(plan, tasks[DETECTION], folder, note):
-        drawn.append("figure4")
-    if searched := {task: result for task, result in tasks.items() if result.searches()}:
-        figures.figure_search(searched, folder, note)
-        drawn.append("search")
+        captions["figure2"] = figures.figure_2(ablations, folder)
+    moons = f"Two noisy half-moons (scikit-learn), {len(maps.points)} test points"
+    captions["figure1"] = figures.figure_1(maps, folder, moons)
+    if DETECTION in tasks and (of_pictures := _detections(plan, tasks[DETECTION], folder)):
+        captions["figure4"] = of_pictures
     if tuned := {task: result for task, result in tasks.items() if result.tuned() and result.measured}:
-        worth.figure_tuned(tuned, folder, note)
-        drawn.append("tuned")
+        captions["tuned"] = worth.figure_tuned(tuned, folder)
+    if any(figures.best_apart(result) is not None for result in tasks.values()):
+        captions["search"] = figures.figure_search(tasks, folder)
     if studies:
-        worth.figure_study(studies, folder, note)
-        worth.figure_landscape(studies, folder, note)
-        drawn += ["study", "landscape"]
-    return drawn
+        captions["study"] = worth.figure_study(studies, folder)
+        captions["landscape"] = worth.figure_landscape(studies, folder)
+    return captions
 
 
-def _detections(plan: Item, result: TaskResults, folder: Path, note: str) -> bool:
-    """Draw Figure 4; whether it is part of the report.
+def _detections(plan: Item, result: TaskResults, folder: Path) -> str:
+    """Draw Figure 4; its caption, "" where it is no part of the report.
 
     Real photographs may not be passed on, so their picture stays out of the report, which git holds.
     """
@@ -97,11 +121,11 @@ def _detections(plan: Item, result: TaskResults, folder: Path, note: str) -> boo
     pictures = Pictures(each[0].images, each[0].truths, each[0].sigmas, found)
     part_of_report = result.data["source"] == "embedded"
     where = folder if part_of_report else Path("data/figures") / plan["scale"]
-    data = f"data: {result.data['name']} ({result.data['source']}); seed {seed}; {note}"
-    figures.figure_4(pictures, result, where, data)
+    data = f"Data: {result.data['name']} ({result.data['source']}); 1 seed ({seed})"
+    caption = figures.figure_4(pictures, result, where, data)
     if not part_of_report:
         print(f"render: figure 4 shows photographs that may not be passed on; it is in {where}, outside git")
-    return part_of_report
+    return caption if part_of_report else ""
 
 
 def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:

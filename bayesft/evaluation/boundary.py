@@ -15,13 +15,14 @@ from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.loop import fit
 
 SIDE = 160  # points of the map along each axis
+COPIES = 10  # whose boundaries are mapped
 KEY = ("boundary", 0)
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Probability of class 1 on a grid, for one drifted copy at each σ: (S, SIDE, SIDE); the axes (SIDE,) each; the
-    levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with their labels (N,)."""
+    """Probability of class 1 on a grid, for COPIES drifted copies at each σ: (S, COPIES, SIDE, SIDE); the axes (SIDE,)
+    each; the levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with their labels (N,)."""
 
     probability: Tensor
     horizontal: Tensor
@@ -54,10 +55,10 @@ def decision_boundaries(
     grid = torch.stack([xx.flatten(), yy.flatten()], 1)  # (SIDE², 2)
     maps, accuracies = [], []
     for sigma in sigmas:
-        copy = drifted_parameters(model, fault, sigma, KEY, 0, parameters)
+        copies = [drifted_parameters(model, fault, sigma, KEY, draw, parameters) for draw in range(COPIES)]
         with torch.inference_mode():
-            outputs = torch.func.functional_call(model, copy, (grid,))
-        maps.append(outputs.softmax(1)[:, 1].view(SIDE, SIDE))
+            outputs = [torch.func.functional_call(model, copy, (grid,)) for copy in copies]
+        maps.append(torch.stack([of_copy.softmax(1)[:, 1].view(SIDE, SIDE) for of_copy in outputs]))
         right = lambda out, y: (out.argmax(1) == y).float()  # noqa: E731
         accuracies.append(
             monte_carlo(model, test.images, test.labels, right, fault, sigma, range(draws), KEY, parameters)

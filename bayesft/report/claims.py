@@ -21,8 +21,9 @@ import pandas as pd
 from scipy.special import stdtr
 
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
-from bayesft.report.results import FEW, TaskResults, seeds, show
-from bayesft.tasks import TASKS
+from bayesft.methods import load, names
+from bayesft.report.results import FEW, TaskResults, show
+from bayesft.tasks import TASKS, heading
 
 MARGIN = 0.02  # what counts as equal
 TIMES = 10.0  # the paper's factor
@@ -52,19 +53,23 @@ class Side:
     times: float = 1.0
 
     def __str__(self) -> str:
-        where = ", ".join(_name(place) for place in self.places)
-        what = {0.5: "half of "}.get(self.times, "") + self.row + ("" if self.at is None else f" at σ = {self.at:g}")
-        return f"{what} ({where})" + (", share of clean" if self.share else "")
+        title = load(self.row).title if self.row in names() else self.row
+        return {0.5: "half of "}.get(self.times, "") + title + ("" if self.at is None else f" at σ = {self.at:g}")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`first` against `second`: of which `kind`, see above; `said`: what the paper says, where it is not the claim."""
+    """`first` against `second`: of which `kind`, see above."""
 
     first: Side
     second: Side
     kind: str = "greater"
-    said: str = ""
+
+    def __str__(self) -> str:
+        """What the paper says, in signs: "BayesFT > ERM"; with their places where the two sides differ in them."""
+        sides = [f"{side} on {_names(side.places)}" if self.first.places != self.second.places else str(side)
+                 for side in (self.first, self.second)]  # fmt: skip
+        return f" {SIGNS[self.kind]} ".join(sides)
 
 
 @dataclass(frozen=True)
@@ -217,9 +222,8 @@ def verdict(findings: Sequence[Finding]) -> Finding:
     alike = [finding for finding in findings if finding.verdict == said]
     certain = [np.nan_to_num(finding.corrected, nan=2.0) for finding in alike]
     telling = alike[int(np.argmax(certain) if said == SUPPORTED else np.argmin(certain))]
-    few = seeds(telling.difference) if telling.difference else ""
-    parts = f"{len(alike)} of {len(findings)} comparisons" if len(findings) > 1 else ""
-    return replace(telling, why="; ".join(filter(None, (parts, telling.why, few if few not in telling.why else ""))))
+    parts = f"{len(alike)} of {len(findings)} comparisons" if len(alike) < len(findings) else ""
+    return replace(telling, why="; ".join(filter(None, (parts, telling.why))))
 
 
 def summary(judged: Mapping[str, Sequence[Finding]]) -> str:
@@ -241,7 +245,8 @@ def claims_table(judged: Mapping[str, Sequence[Finding]]) -> pd.DataFrame:
                     "claim": number,
                     "said": finding.claim.said,
                     "claim_verdict": whole.verdict,
-                    "comparison": f"{of.first} {SIGNS[of.kind]} {of.second}",
+                    "comparison": str(of),
+                    "places": " ".join(dict.fromkeys((*of.first.places, *of.second.places))),
                     "kind": of.kind,
                     "verdict": finding.verdict,
                     "difference": e.mean if e else None,
@@ -265,8 +270,22 @@ def shown_difference(finding: Finding) -> str:
     if finding.difference is None:
         return "–"
     if finding.comparison.kind in ("ratio", "cost"):
-        return f"× {finding.difference.mean:.2f}"
+        few = f" ({finding.seeds} seed{'s' * (finding.seeds > 1)})" if 0 < finding.seeds < FEW else ""
+        return f"× {finding.difference.mean:.2f}{few if finding.comparison.kind == 'ratio' else ''}"
     return show(finding.difference, "+")
+
+
+def measured_on(finding: Finding) -> str:
+    """The data of a finding, its seeds and its draws; "" where it was not run."""
+    if not finding.data:
+        return ""
+    return f"{finding.data}; {finding.seeds} seed{'s' * (finding.seeds != 1)} × {finding.draws} draws"
+
+
+def remarks(finding: Finding) -> str:
+    """Which comparison of the claim the finding is, and what else a reader must know."""
+    shown = f"shown: {finding.comparison}" if len(finding.claim.comparisons) > 1 and finding.data else ""
+    return "; ".join(filter(None, (shown, finding.why if finding.why not in measured_on(finding) else "")))
 
 
 def shown_p(p: float) -> str:
@@ -293,15 +312,17 @@ def _compare(
     if not common:
         return replace(missing, why="no seed in common")
     draws = min(results[place].accuracy[sides[0].row].shape[2] for place in places[0])
-    about = {"data": _data(used), "seeds": len(common), "draws": draws}
+    about = {"data": _data((*places[0], *places[1]), results), "seeds": len(common), "draws": draws}
     if comparison.kind == "cost":
         return replace(_cost(missing, places[0], results), **about)
     if comparison.kind == "ratio":
         return replace(_ratio(missing, places[0], results), draws=draws)
     values = [_measured(side, found, results, common) for side, found in zip(sides, places, strict=True)]
     if any(value is None for value in values):
-        short = next(result for result in used if not result.measured)
-        return replace(missing, why=f"σ was evaluated to {short.sigmas[-1]:g}, {short.measured_to:g} is needed")
+        asked = [(results[place].measured_to if side.at is None else side.at, results[place].sigmas[-1])
+                 for side, found in zip(sides, places, strict=True) for place in found]  # fmt: skip
+        need, last = next((need, last) for need, last in asked if need > last + 1e-9)
+        return replace(missing, why=f"σ was evaluated to {last:g}, {need:g} is needed")
     apart = values[0] - values[1]  # by seed
     e = estimate(apart[:, None])
     if len(apart) == 1:
@@ -367,7 +388,8 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
     An accuracy below that of a guess counts as a guess. p is multiplied by the number of points where the ratio
     exceeds the paper's: the greatest of many is not one test.
     """
-    best, first, second = None, missing.comparison.first.row, missing.comparison.second.row
+    best: tuple = ()
+    first, second = missing.comparison.first.row, missing.comparison.second.row
     points = 0
     for place in places:
         result, floor = results[place], results[place].chance or 1e-3
@@ -375,20 +397,20 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
         apart = logs[0] - logs[1]
         points += apart.shape[1]
         at = int(apart.mean(0).argmax())
-        if best is None or apart[:, at].mean() > best[0].mean():
+        if not best or apart[:, at].mean() > best[0].mean():
             errors = [1 - result.accuracy[row][:, at].mean() for row in (first, second)]
-            best = apart[:, at], place, float(result.sigmas[at]), errors[1] / errors[0] if errors[0] else np.inf, result
-    logs, place, sigma, fewer, result = best
+            best = apart[:, at], place, float(result.sigmas[at]), errors[1] / errors[0] if errors[0] else np.inf
+    logs, place, sigma, fewer = best
     e = estimate(logs[:, None])
     ratio = float(np.exp(e.mean))
     half = float(np.exp(e.mean + e.half_width) - ratio) if len(logs) > 1 else float("nan")
     p = p_value(logs, np.log(TIMES))
     p = min(1.0, p * points) if ratio >= TIMES else p
     why = f"greatest ratio: {_name(place)} at σ = {sigma:g}; there {fewer:.2f} times fewer errors"
-    about = {"data": _data([result]), "seeds": len(logs)}
+    about = {"data": _data([place], results), "seeds": len(logs)}
     finding = replace(missing, difference=Estimate(ratio, half, "seeds", len(logs)), **about)
     decided = _decided(finding, SUPPORTED if ratio >= TIMES else CONTRADICTED, p, len(logs))
-    return replace(decided, why="; ".join(filter(None, (decided.why, why))))
+    return replace(decided, why=why)
 
 
 def _cost(missing: Finding, places: Sequence[str], results: Mapping[str, TaskResults]) -> Finding:
@@ -440,10 +462,11 @@ def _names(places: Sequence[str]) -> str:
     return ", ".join(map(_name, places))
 
 
-def _data(used: Sequence[TaskResults]) -> str:
-    """The data sets and how many training images there were."""
-    said = dict.fromkeys(
-        f"{result.data['name'].partition(',')[0].partition(' (')[0]}, {result.data['images_used']['train']:,}"
-        for result in used
-    )
+def _data(places: Sequence[str], results: Mapping[str, TaskResults]) -> str:
+    """The data sets, stand-ins by their own name, and how many training images there were."""
+    said = {}
+    for place in places:
+        data = results[place].data
+        name = heading(place.removeprefix("ablation-").partition("/")[0], data["source"]).rpartition(", ")[2]
+        said[f"{name}, {data['images_used']['train']:,} images"] = None
     return "; ".join(said)

@@ -11,7 +11,7 @@ import pandas as pd
 from bayesft.evaluation.measures import half_level, weights
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
-from bayesft.report.rows import BASELINE, OTHER, SUBJECT, Row
+from bayesft.report.rows import BASELINE, MAIN, OTHER, SUBJECT, Row
 from bayesft.tasks import TASKS, heading
 
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
@@ -192,6 +192,22 @@ class TaskResults:
     def untuned(self) -> list[str]:
         """The rows without those of tuned methods, which have a figure of their own."""
         return [row for row in self.rows() if row not in self.shown or not self.shown[row].tuned]
+
+    def main(self) -> list[str]:
+        """The rows of the paper's methods and of the own one, as they are: Figure 3. All rows where none are named."""
+        if not self.shown:
+            return self.rows()
+        kept = [row for row in self.untuned() if not self.shown[row].variant]
+        return [row for row in kept if self.shown[row].method in MAIN]
+
+    def controls(self) -> list[str]:
+        """The rows whose gain over the baseline is shown: BayesFT, the own method and what the paper does not have."""
+        rows = [row for row in self.untuned() if row not in self.changed()]
+        return [row for row in rows if row not in self.main() or self.shown[row].method in MAIN[-2:]]
+
+    def changed(self) -> list[str]:
+        """The rows whose network differs."""
+        return [row for row in self.untuned() if row in self.shown and self.shown[row].network]
 
     def tuned(self) -> list[tuple[str, str]]:
         """Each tuned row, after the row of the same method and network with given hyperparameters.

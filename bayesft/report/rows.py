@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from bayesft.methods import Look, Method, load
 
 BASELINE, SUBJECT = "erm", "bayesft"  # what gains are over, and the method that the study is about
+MAIN = ("erm", "ftna", "reram_v", "awp", "bayesft", "drift_dropout")  # the paper's methods, and the own one
 OTHER = Look("#6b6b00", "-", ".")  # of what is no row
 # Dashes and markers of rows that a report has besides a method's plain one. Their colour is the method's, darker.
 VARIANTS = (((0, (4, 1, 1, 1)), "<"), ((0, (1, 1)), ">"), ((0, (7, 2)), "d"), ((0, (3, 1, 1, 1, 1, 1)), "8"))

@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,7 +14,7 @@ from bayesft.evaluation.statistics import Estimate
 from bayesft.files import atomic
 from bayesft.methods import Look
 
-_COLOURS = sns.color_palette("colorblind").as_hex()
+_COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc")  # seaborn's "colorblind"
 # Of the ablation's variants and the study's strategies.
 VARIANT_LOOKS = [
     Look(_COLOURS[0], "-", "o"),
@@ -25,12 +24,19 @@ VARIANT_LOOKS = [
     Look(_COLOURS[4], (0, (4, 1, 1, 1)), "v"),
 ]
 
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
+
 plt.rcParams.update(
     {
         "figure.dpi": 100,
-        "savefig.dpi": 160,
-        "font.size": 9,
-        "axes.titlesize": 10,
+        "savefig.dpi": 200,
+        "font.size": 8,
+        "axes.titlesize": 7.5,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7.5,
+        "lines.markersize": 4,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -48,14 +54,14 @@ def curve(axes: Axes, x, estimates: list[Estimate], look: Look, label: str, plac
     every = max(1, len(x) // 6)
     axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.18, lw=0)
     axes.plot(
-        x, [e.mean for e in estimates], color=colour, ls=dashes, marker=marker, ms=5, markevery=(place % every, every),
-        lw=1.5, label=label,
+        x, [e.mean for e in estimates], color=colour, ls=dashes, marker=marker, ms=3.5,
+        markevery=(place % every, every), lw=1.2, label=label,
     )  # fmt: skip
 
 
 def accuracy_axes(axes: Axes, sigma_max: float, metric: str = "accuracy") -> None:
     """The axes that all curves of accuracy, or of another `metric` from 0 to 1, share."""
-    axes.set(xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ (standard deviation of ln θ′/θ)", ylabel=metric)
+    axes.set(xlim=(0, sigma_max), ylim=(0, 1), xlabel="drift level σ", ylabel=metric)
 
 
 def titled(axes: Axes, title: str, *under: str) -> None:
@@ -65,7 +71,7 @@ def titled(axes: Axes, title: str, *under: str) -> None:
         "\n".join(lines), (0.5, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", ha="center",
         va="bottom", fontsize=6.5, color="0.35", linespacing=1.15,
     )  # fmt: skip
-    axes.set_title(title, pad=6 + 8.5 * len(lines))
+    axes.set_title(title, pad=4 + 8.5 * len(lines))
 
 
 def chance_line(axes: Axes, classes: int) -> None:
@@ -73,10 +79,9 @@ def chance_line(axes: Axes, classes: int) -> None:
     axes.axhline(1 / classes, color="0.45", ls=":", lw=1.2, zorder=1, label="chance")
 
 
-def save(figure: Figure, folder: Path, name: str, note: str) -> None:
-    """Write `name`.png to read and `name`.pdf for papers, with `note` (data, scale, seeds, draws) under the picture."""
-    figure.text(0.5, -0.005, note, ha="center", va="top", fontsize=7, color="0.35")
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `name`.png to read and `name`.pdf for papers, as wide as it is drawn. Its caption is text of the page."""
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
         with atomic(Path(folder) / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
+            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
     plt.close(figure)

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from bayesft.evaluation.measures import weights
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
 from bayesft.methods import Look
-from bayesft.report.results import NOT_MEASURED, TaskResults, notes, show
+from bayesft.report.results import NOT_MEASURED, TaskResults, show
 from bayesft.report.rows import Row
-from bayesft.report.style import VARIANT_LOOKS, curve, save, titled
+from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
 
 
@@ -189,10 +189,11 @@ class Study:
         return dict(zip(names, holm([p_value(self._apart(name)) for name in names]).tolist(), strict=True))
 
 
-def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
+def figure_study(studies: Mapping[str, Study], folder: Path) -> str:
     """Left: accuracy against the epochs that a search spent. Right: what each option gains over the reference."""
     figure, axes = plt.subplots(
-        len(studies), 2, figsize=(10.5, 4.2 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
+        len(studies), 2, figsize=(PAGE, 2.9 * len(studies) + 0.6), squeeze=False, layout="constrained",
+        width_ratios=(4, 3),
     )
     for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
         for name, look in _looks(study.strategies).items():
@@ -220,19 +221,20 @@ def figure_study(studies: Mapping[str, Study], folder: Path, note: str) -> None:
                 e.mean, place, xerr=e.half_width, color="black" if clear else "0.45", marker="o" if clear else "s",
                 mfc="black" if clear else "white", ls="", capsize=2.5, ms=4.5,
             )  # fmt: skip
-        right.set_yticks(range(len(others)), list(reversed(others)), fontsize=8)
+        right.set_yticks(range(len(others)), list(reversed(others)), fontsize=7)
         right.axvline(0, color="0.3", lw=1)
         right.set(
-            xlabel=f"gain in accuracy under drift over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
+            xlabel=f"gain over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
         )
-        titled(right, "strategies and options, whole searches", study.intervals())
+        titled(right, "whole searches", study.intervals())
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, handlelength=3)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, handlelength=3)
     more = (
         "test accuracy of a fresh network trained with the usual recipe under the numbers that the search had found by "
         "then; filled: p < 0.05 after Holm's correction for all comparisons of the panel"
     )
-    save(figure, folder, "study", _notes(studies, f"{note}; {more}", 150))
+    save(figure, folder, "study")
+    return f"{more[0].upper()}{more[1:]}."
 
 
 def _looks(strategies: Sequence[str]) -> dict[str, Look]:
@@ -247,38 +249,26 @@ def _looks(strategies: Sequence[str]) -> dict[str, Look]:
     return looks
 
 
-def _notes(studies: Mapping[str, Study], rest: str, width: int) -> str:
-    """What a reader must know of the studies: the levels, the seeds and the images of each, and `rest`."""
-    lines = []
-    for task, study in studies.items():
-        seeds, data = ", ".join(map(str, study.seeds)), study.data
-        over = (
-            f"95 % intervals over {len(study.seeds)} training seeds ({seeds})"
-            if len(study.seeds) > 1
-            else f"1 seed ({seeds}), so no intervals"
-        )
-        counts = " / ".join(f"{data['images_used'][part]:,} {part}" for part in ("train", "validation", "test"))
-        images = f"data: {data['name']} ({data['source']}), {counts} images"
-        lines.append(f"({TASKS[task].panel}) area over σ = 0 … {study.measured_to:g}; {over}; {images}")
-    return "\n".join(fill(line, width) for line in (*lines, rest))
-
-
-def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> None:
+def figure_landscape(studies: Mapping[str, Study], folder: Path) -> str:
     """Along equal rates: what a trial tells the search, and what a final training is worth; beside it, chance."""
     figure, axes = plt.subplots(
-        len(studies), 2, figsize=(9.5, 3.6 * len(studies)), squeeze=False, layout="constrained", width_ratios=(5, 4)
+        len(studies), 3, figsize=(PAGE, 2.6 * len(studies)), squeeze=False, layout="constrained"
     )
-    for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
+    for (left, middle, right), (task, study) in zip(axes, studies.items(), strict=True):
         space = study.landscape
-        for values, look, label in (
-            (space.accuracy, VARIANT_LOOKS[0], "final training, test images"),
-            (space.objective, VARIANT_LOOKS[1], "objective of one trial, validation images"),
-            (space.whole_objective, VARIANT_LOOKS[4], "the same of the final training's network"),
-        ):
-            curve(left, space.rates, [estimate(values[:, i : i + 1]) for i in range(len(space.rates))], look, label)
-        left.set(xlabel="dropout rate, the same at every site", ylabel="accuracy under drift")
-        titled(left, f"({TASKS[task].panel}) {study.heading(task)}: what there is to find", study.intervals())
-        left.legend(fontsize=8)
+
+        def along(ax: Axes, values: np.ndarray, look: Look, label: str, rates: np.ndarray = space.rates) -> None:
+            curve(ax, rates, [estimate(values[:, i : i + 1]) for i in range(len(rates))], look, label)
+            ax.set(xlabel="dropout rate, equal at all sites")
+
+        along(left, space.accuracy, VARIANT_LOOKS[0], "")
+        left.set_ylabel("accuracy under drift, test images")
+        titled(left, f"({TASKS[task].panel}) final training", study.intervals())
+        along(middle, space.objective, VARIANT_LOOKS[1], "of one trial")
+        along(middle, space.whole_objective, VARIANT_LOOKS[4], "of the final network")
+        middle.set_ylabel("objective, validation images")
+        middle.legend(loc="best")
+        titled(middle, "what the search sees", study.intervals())
         # Every seed has its own weights at the start, so its trials are compared with one another.
         for place, (values, look) in enumerate(
             ((space.random_trials, VARIANT_LOOKS[2]), (space.equal_trials, VARIANT_LOOKS[3]))
@@ -287,22 +277,23 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path, note: str) -> N
             shift = np.linspace(-0.25, 0.25, len(off))  # one beside the other, by seed
             right.plot(off, place + shift, color=look.colour, marker=look.marker, ls="", ms=3.5, alpha=0.8)
         right.set_yticks(
-            (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=8
+            (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=7
         )
-        right.set(xlabel="a trial's objective, minus its seed's mean", ylim=(-0.6, 1.6))
-        titled(right, "what one trial can see of it", f"trials of {study.intervals().partition(',')[0]}")
+        right.set(xlabel="objective minus its seed's mean", ylim=(-0.6, 1.6))
+        titled(right, "rates against chance", f"trials of {study.intervals().partition(',')[0]}")
     more = (
-        "the objective is a mean over the σ of the search; right: at equal rates, trials differ in the order of "
+        "left: the area under the curve; middle and right: a mean over the σ of the search; at equal rates, trials differ in the order of "
         "images, dropout and drift alone"
     )
-    save(figure, folder, "landscape", _notes(studies, f"{note}; {more}", 135))
+    save(figure, folder, "landscape")
+    return f"{more[0].upper()}{more[1:]}."
 
 
-def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) -> None:
+def figure_tuned(results: Mapping[str, TaskResults], folder: Path) -> str:
     """Every method as in Figure 3 and, where it has numbers to tune, tuned: accuracy under drift."""
     columns = len(results)
     figure, axes = plt.subplots(
-        1, columns, figsize=(5.2 * columns, 4.2), squeeze=False, sharey=True, layout="constrained"
+        1, columns, figsize=(min(PAGE, COLUMN * columns + 0.6), 3.1), squeeze=False, sharey=True, layout="constrained"
     )
     rows = list(dict.fromkeys(row for r in results.values() for row in (*r.untuned(), *(of for of, _ in r.tuned()))))
     titles = {row: r.title(row) for r in results.values() for row in rows if row in r.accuracy}
@@ -316,16 +307,16 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path, note: str) ->
                 e.mean, len(rows) - 1 - rows.index(line) + shift, xerr=e.half_width, color=colour,
                 marker="D" if filled else "o", mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
             )  # fmt: skip
-        ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=8)
+        ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=7)
         ax.set(xlabel=f"accuracy under drift, σ = 0 … {result.measured_to:g}")
         titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched())
     handles = [
         Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),
         Line2D([], [], color="black", ls="", marker="D", label="tuned by the search, on validation data"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
-    panels = {task: TASKS[task].panel for task in results}
-    save(figure, folder, "tuned", notes(results, panels, note, min(160, 80 * columns)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    save(figure, folder, "tuned")
+    return "Bars: 95 % intervals. Diamonds: the numbers of the method found on validation data by one search for all."
 
 
 def study_table(study: Study) -> pd.DataFrame:

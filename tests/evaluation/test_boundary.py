@@ -5,7 +5,7 @@ import torch
 
 import bayesft.evaluation.boundary
 from bayesft.drift import LogNormalDrift
-from bayesft.evaluation.boundary import SIDE, Boundaries, decision_boundaries
+from bayesft.evaluation.boundary import COPIES, SIDE, Boundaries, decision_boundaries
 from bayesft.settings import Recipe
 
 SIGMAS = (0.0, 1.0)
@@ -22,7 +22,8 @@ def boundaries() -> Boundaries:
 
 
 def test_shapes_and_ranges(boundaries):
-    assert boundaries.probability.shape == (2, SIDE, SIDE)
+    assert boundaries.probability.shape == (2, COPIES, SIDE, SIDE)
+    assert (boundaries.probability[0] == boundaries.probability[0, 0]).all()  # without drift, copies are alike
     assert boundaries.horizontal.shape == boundaries.vertical.shape == (SIDE,)
     assert boundaries.sigmas.tolist() == list(SIGMAS)
     assert boundaries.accuracy.shape == (2, 4)
@@ -44,7 +45,7 @@ def test_the_map_lies_under_the_points(boundaries):
     x, y = boundaries.points.T
     column = (x[:, None] - boundaries.horizontal).abs().argmin(1)
     row = (y[:, None] - boundaries.vertical).abs().argmin(1)
-    predicted = (boundaries.probability[0, row, column] > 0.5).long()
+    predicted = (boundaries.probability[0, 0, row, column] > 0.5).long()
     right = (predicted == boundaries.labels).double().mean()
     # Up to the points that are less than a step of the map away from the boundary.
     assert abs(right - boundaries.accuracy[0, 0]) <= 2 / 60

@@ -51,7 +51,7 @@ def test_greater_by_hand():
     assert found.difference.mean == pytest.approx(0.12)
     assert found.difference.half_width == pytest.approx(2.776445 * np.std(by, ddof=1) / 5**0.5, rel=1e-5)
     assert found.p == pytest.approx(stats.ttest_1samp(by, 0).pvalue) == found.corrected
-    assert found.data == "MNIST, 5,000"
+    assert found.data == "MNIST, 5,000 images"
     assert one(ABOVE, shifted(*(-d for d in by))).verdict == "contradicted"
     assert one(ABOVE, shifted(0.1, -0.1, 0.2, -0.2, 0.05)).verdict == "inconclusive"
 

@@ -5,8 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bayesft.methods import names
-from bayesft.report import figures
-from bayesft.report.page import page
+from bayesft.report.details import details
 from bayesft.report.results import TaskResults
 from bayesft.report.rows import rows_of
 from tests.report.shown import PLAIN
@@ -37,7 +36,7 @@ def test_a_method_that_searches_by_itself_is_not_tuned_by_a_change_of_its_search
     assert not rows["inherited"].tuned and rows["inherited"].title == "BayesFT [inherited]"
 
 
-def test_two_rows_of_one_method_are_both_shown(monkeypatch):
+def test_two_rows_of_one_method_are_both_shown():
     rows = rows_of({"awp": described("awp"), "strong": described("awp"), "stronger": described("awp")})
     assert [row.title for row in rows.values()] == [
         "AWP (weights only)", "AWP (weights only) [strong]", "AWP (weights only) [stronger]",
@@ -47,13 +46,9 @@ def test_two_rows_of_one_method_are_both_shown(monkeypatch):
     data = {"name": "digits", "source": "embedded", "classes": 10,
             "images_used": {"train": 1, "validation": 1, "test": 1}}  # fmt: skip
     result = TaskResults.gather({0: {"sigmas": [0.0, 0.6], "data": data, "rows": measured}}, rows)
-    text = page("t", "scale: quick", {"mlp-mnist": result}, {}, [])
-    kept = {}
-    monkeypatch.setattr(figures, "save", lambda figure, folder, name, note: kept.update({name: figure}))
-    figures.figure_3({"mlp-mnist": result}, "folder", "scale: quick")
-    labels = [line.get_label() for line in kept["figure3"].axes[0].lines]
+    text = details("t", "scale: quick", {"mlp-mnist": result}, {})
     for row in rows.values():
-        assert text.count(f"| {row.title} |") >= 2 and row.title in labels  # the table of accuracies, and of epochs
+        assert text.count(f"| {row.title} |") >= 2 and row.name in [*result.main(), *result.controls()]  # the table of accuracies, and of epochs
 
 
 def lab(colour: str, seen: list[list[float]]) -> np.ndarray:

@@ -19,7 +19,9 @@ TIMED = "stage,item,seconds\n"
 def run(tmp_path, monkeypatch):
     """A folder with the results of two rows on one task, and of one that the plan does not name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(render.figures, "figure_3", lambda *arguments: None)  # drawn elsewhere, and slow
+    monkeypatch.setattr(render, "offline_page", lambda *arguments: "")
+    for name in ("figure_3", "figure_gains"):
+        monkeypatch.setattr(render.figures, name, lambda *arguments: "")  # drawn elsewhere, and slow
     plan = {
         "scale": "smoke", "source": "embedded", "rows": ROWS, "ablation": {}, "factors": [], "study": {"tasks": []},
         "tasks": {"mlp-mnist": {"rows": list(ROWS), "seeds": [0, 1]}}, "parameters": {"seeds": [0, 1]}, "budgets": {},
@@ -33,7 +35,7 @@ def run(tmp_path, monkeypatch):
                        "rows": {row: entry}}  # fmt: skip
             write_json(tmp_path / f"data/results/{row}/mlp-mnist-{seed}.json", content)
     axis, labels = torch.linspace(-1, 1, 12), torch.tensor([0, 1])
-    maps = axis.sigmoid().expand(1, 12, 12).contiguous()
+    maps = axis.sigmoid().expand(1, 2, 12, 12).contiguous()
     Boundaries(maps, axis, axis, torch.zeros(1), torch.ones(1, 2), torch.eye(2), labels).save(
         tmp_path / "data/boundary.safetensors"
     )
@@ -44,9 +46,9 @@ def test_what_the_plan_names_is_rendered_and_nothing_is_removed(run):
     before = sorted(path for path in (run / "data").rglob("*"))
     render.main()
     assert sorted(path for path in (run / "data").rglob("*")) == before
-    report = run / "reports/smoke"
-    assert "| uniform dropout |" in (report / "README.md").read_text(encoding="utf-8")
-    for name in ("README.md", "results.csv", "metrics.json"):
+    report = run / "reports/smoke-embedded"
+    assert "| uniform dropout |" in (report / "details.md").read_text(encoding="utf-8")
+    for name in ("README.md", "results.csv", "accuracies.csv", "metrics.json"):
         assert "left-over" not in (report / name).read_text(encoding="utf-8")
     said = json.loads((report / "provenance.json").read_text(encoding="utf-8"))
     assert said["code"] == "0123456789abcdef" and said["seeds"] == {"mlp-mnist": [0, 1]}
@@ -69,7 +71,7 @@ def test_results_of_another_run_are_refused(run, change):
 
 
 def test_a_partial_run_does_not_replace_the_times_of_a_whole_one(run):
-    times = run / "reports/smoke/timings.csv"
+    times = run / "reports/smoke-embedded/timings.csv"
     write_json(run / "data/timings/train-erm.json", {"erm seed 0": 1.5, "erm seed 1": 2.0})
     render.main()
     whole = TIMED + "train-erm,erm seed 0,1.5\ntrain-erm,erm seed 1,2.0\n"
