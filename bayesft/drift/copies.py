@@ -5,7 +5,7 @@ closures, views. Nothing is copied but the values.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
@@ -75,19 +75,72 @@ def perturbed(fault: FaultModel, theta: Tensor, level: float, seed: int, name: s
     return torch.view_as_complex(copy) if theta.is_complex() else copy
 
 
-def write(model: nn.Module, copies: dict[str, Tensor]) -> None:
-    """Write `copies` into the parameters of those names. Autograd does not notice."""
+def write(thetas: Mapping[str, nn.Parameter], copies: Mapping[str, Tensor]) -> None:
+    """Write `copies` into the parameters `thetas` of those names. Autograd does not notice."""
     torch.clear_autocast_cache()  # it keeps low-precision copies of parameters
     for name, copy in copies.items():
-        model.get_parameter(name).data.copy_(copy.detach())
+        thetas[name].data.copy_(copy.detach())
 
 
 @contextmanager
-def swapped(model: nn.Module, copies: dict[str, Tensor]) -> Iterator[nn.Module]:
-    """The network with `copies` as its parameters. On leaving, also by an error, each has its bits back."""
-    kept = {name: model.get_parameter(name).detach().clone() for name in copies}
+def restored(thetas: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
+    """The values of `thetas`. On leaving, also by an error, the parameters have them again, bit for bit."""
+    clean = {name: theta.detach().clone() for name, theta in thetas.items()}
     try:
-        write(model, copies)
-        yield model
+        yield clean
     finally:
-        write(model, kept)
+        write(thetas, clean)
+
+
+@contextmanager
+def swapped(model: nn.Module, copies: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The network with `copies` as its parameters. On leaving, each has its bits back."""
+    thetas = {name: model.get_parameter(name) for name in copies}
+    with restored(thetas):
+        write(thetas, copies)
+        yield model
+
+
+@contextmanager
+def learning_through(
+    thetas: Mapping[str, nn.Parameter], perturb: Callable[[str, Tensor], Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """Faulty copies in the place of `thetas`, for a forward and backward pass.
+
+    A gradient that arrives in a parameter goes on through the fault, by the chain rule: it is that of the parameter
+    without the fault. What is computed again in the backward pass (gradient checkpointing) meets the copy, too.
+
+    Args:
+        thetas: the parameters by name.
+        perturb: from name and values to the faulty copy, with a gradient.
+
+    Yields:
+        The values without the fault, which come back on leaving.
+    """
+    with restored(thetas) as clean:
+        copies, handles = {}, []
+        for name, theta in thetas.items():
+            leaf = clean[name].requires_grad_(theta.requires_grad)
+            with torch.inference_mode(False), torch.enable_grad():
+                copies[name] = perturb(name, leaf)
+            if theta.requires_grad:
+                handles.append(theta.register_hook(_through(copies[name], leaf)))
+        try:
+            write(thetas, copies)
+            yield clean
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _through(copy: Tensor, clean: Tensor) -> Callable[[Tensor], Tensor]:
+    """A hook that takes the gradient of a faulty copy to that of the parameter: the chain rule."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        given = gradient.to_dense() if gradient.is_sparse else gradient
+        found = torch.autograd.grad(
+            copy, clean, given.to(copy.dtype), retain_graph=True, create_graph=given.requires_grad
+        )[0].to(gradient.dtype)
+        return found.sparse_mask(gradient.coalesce()) if gradient.is_sparse else found
+
+    return hook

@@ -15,11 +15,11 @@ Where that layer holds a good part of the work, as in LeNet-5, it is computed so
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from bayesft.drift.copies import restored, write
 from bayesft.drift.faults import FaultModel, traits_of
 from bayesft.drift.scope import Where, scoped
 from bayesft.memory_format import is_known, memory_format
@@ -29,6 +29,9 @@ from bayesft.seeds import derive_seed
 # The largest feature map of a batch on a CPU stays in the cache. (Of batches of 16 to 512 images, the one that this
 # gives was within 7 % of the fastest for eight networks of the study on an AMD EPYC.) On a GPU launches are few.
 CPU_MAP_MIB, CPU_IMAGES, GPU_MAP_MIB = 4, 512, 256
+# What is held at once for several draws. (The default is the fastest measured: the C library gives blocks above 32 MiB
+# back to the system after each use.)
+GROUP_MIB = 28
 Copy = dict[str, Tensor]  # the values of parameters, by name
 Thetas = dict[str, nn.Parameter]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -80,7 +83,7 @@ def monte_carlo(
     draws: Sequence[int],
     key: tuple,
     parameters: Where = "all",
-    memory_mib: int = 28,
+    memory_mib: int = GROUP_MIB,
 ) -> Tensor:
     """`monte_carlo_grid` at the one level σ: shape (T,), float64."""
     return monte_carlo_grid(model, images, labels, score, fault, [sigma], draws, key, parameters, memory_mib)[0]
@@ -97,7 +100,7 @@ def monte_carlo_grid(
     draws: Sequence[int],
     key: tuple,
     parameters: Where = "all",
-    memory_mib: int = 28,
+    memory_mib: int = GROUP_MIB,
 ) -> Tensor:
     """The mean score of T drifted copies of `model` at each of S levels.
 
@@ -115,8 +118,7 @@ def monte_carlo_grid(
         draws: The T numbers of the draws.
         key: Names the draws.
         parameters: Which parameters drift, as in `scoped`.
-        memory_mib: Bounds what is held at once for several draws, in MiB. (The default is the fastest measured: the
-            C library gives blocks above 32 MiB back to the system after each use.)
+        memory_mib: Bounds what is held at once for several draws, in MiB.
 
     Returns:
         (S, T), float64, on the CPU. The mean is over images, however they are batched.
@@ -132,8 +134,8 @@ def monte_carlo_grid(
             raise ValueError(f"sigma = {sigma}: must be finite and at least 0")
     draws, thetas = list(draws), drifting(model, parameters)
     means = torch.zeros(len(sigmas), len(draws), dtype=torch.float64, device=images.device)
-    with eval_mode(model), _restored(thetas) as clean:
-        copies = _SharedStart.of(model, thetas, images, memory_mib) or _Whole(model, thetas, images)
+    with eval_mode(model), restored(thetas) as clean:
+        copies = SharedStart.of(model, thetas, images, memory_mib) or _Whole(model, thetas, images)
 
         def evaluated(some: list[Copy]) -> Tensor:
             sums = torch.zeros(len(some), dtype=torch.float64, device=images.device)
@@ -161,22 +163,6 @@ def _checked(scores: Tensor, count: int) -> Tensor:
     return scores
 
 
-@contextmanager
-def _restored(thetas: Thetas) -> Iterator[Copy]:
-    """The values of `thetas`, which they have again on leaving, bit for bit."""
-    clean = {name: theta.detach().clone() for name, theta in thetas.items()}
-    try:
-        yield clean
-    finally:
-        _write(clean, thetas)
-
-
-def _write(copy: Copy, thetas: Thetas) -> None:
-    """Write a copy's values into the parameters `thetas`, in place."""
-    for name, theta in thetas.items():
-        theta.data.copy_(copy[name])  # through `data`, since the values that a graph of autograd has saved come back
-
-
 class _Whole:
     """Copies of any network, evaluated one after the other."""
 
@@ -184,12 +170,12 @@ class _Whole:
 
     def __init__(self, model: nn.Module, thetas: Thetas, images: Tensor):
         self.model, self.thetas = model, thetas
-        self.format, self.batch = _format(model, images), _batch(model, images)
+        self.format, self.batch = _format(model, images), batch_size(model, images)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(number of the copy, outputs, labels) for each copy and batch. A network may write into its batch."""
         for i, copy in enumerate(copies):
-            _write(copy, self.thetas)
+            write(self.thetas, copy)
             for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
                 yield i, self.model(x.clone(memory_format=self.format)), y
 
@@ -198,7 +184,7 @@ def _format(model: nn.Module, images: Tensor) -> torch.memory_format:
     return memory_format(model) if images.dim() == 4 else torch.preserve_format
 
 
-def _batch(model: nn.Module, images: Tensor) -> int:
+def batch_size(model: nn.Module, images: Tensor) -> int:
     """How many images pass through `model` at once."""
     if images.device.type == "cpu":
         return min(CPU_IMAGES, images_within(CPU_MAP_MIB, model, images))
@@ -236,7 +222,7 @@ _CHANNELWISE = (
 )
 
 
-class _SharedStart:
+class SharedStart:
     """Copies of a sequential network that share its start, up to the last module that they can share.
 
     The start is modules without parameters; the first convolution, T copies of which are one with T times the
@@ -253,13 +239,13 @@ class _SharedStart:
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
         self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}
-        self.batch, self.given_format, self.format = _batch(model, images), _format(model, images), memory_format(model)
+        self.batch, self.given_format, self.format = batch_size(model, images), _format(model, images), memory_format(model)
         outputs = self.batch * self.layer(self.before(images[:1].clone())).numel()
         copy = sum(theta.numel() for theta in thetas.values())
         self.group = max(1, memory_mib * 2**20 // (4 * max(outputs, copy)))
 
     @classmethod
-    def of(cls, model: nn.Module, thetas: Thetas, images: Tensor, memory_mib: int) -> "_SharedStart | None":
+    def of(cls, model: nn.Module, thetas: Thetas, images: Tensor, memory_mib: int) -> "SharedStart | None":
         """The shared start of `model` where it has one that pays, else None. It was measured on CPUs alone."""
         if type(model) is not nn.Sequential or not is_known(model) or images.device.type != "cpu":
             return None
@@ -282,7 +268,7 @@ class _SharedStart:
         """(number of the copy, outputs, labels) for each batch and copy."""
         layer, bias = self.layer, None
         # With a single input channel, strides alone tell the formats apart.
-        weight = torch.cat([copy[f"{self.name}.weight"] for copy in copies]).to(memory_format=self.format)
+        weight = torch.cat([copy.get(f"{self.name}.weight", layer.weight) for copy in copies]).to(memory_format=self.format)
         if layer.bias is not None:
             bias = torch.cat([copy.get(f"{self.name}.bias", layer.bias) for copy in copies])
         for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):
@@ -290,7 +276,7 @@ class _SharedStart:
             stacked = nn.functional.conv2d(given, weight, bias, layer.stride, layer.padding, layer.dilation)
             shares = self.after(stacked).chunk(len(copies), dim=1)  # of (B, T · channels, H, W)
             for i, (copy, share) in enumerate(zip(copies, shares, strict=True)):
-                _write(copy, self.rest_thetas)
+                write(self.rest_thetas, {name: copy[name] for name in self.rest_thetas})
                 yield i, self.rest(share.contiguous(memory_format=self.format)), y
 
 

@@ -32,12 +32,13 @@ class Batches:
                 "iterable of batches"
             )
         if isinstance(data, (tuple, list)) and data and all(isinstance(each, Tensor) for each in data):
-            data = _Columns(data)
+            data = Columns(data)
         elif isinstance(data, Dataset) and not isinstance(data, DataLoader):
             data = DataLoader(data, batch_size=BATCH)
         self.data, self.seed = data, seed
+        self.columns = data if isinstance(data, Columns) else None
         self.once = isinstance(data, Iterator)
-        self._begun, self._order = None, None
+        self._begun, self._order = None, None  # batches that were read; a checksum of all targets
         self._generator = getattr(data, "generator", None)
         self._generator = self._generator if isinstance(self._generator, torch.Generator) else None
         self._generator_state = self._generator.get_state() if self._generator else None
@@ -75,25 +76,25 @@ class Batches:
             if self._generator:
                 self._generator.set_state(self._generator_state)
 
-    def check_order(self, marks: list[int]) -> None:
-        """Raise ValueError where this reading of the data had other targets than the first one."""
+    def check_order(self, order: int) -> None:
+        """Raise ValueError where this reading of the data had other targets (of this checksum) than the first one."""
         if self._order is None:
-            self._order = marks
-        if marks != self._order:
+            self._order = order
+        if order != self._order:
             raise ValueError(
                 "data: a second reading gave other targets than the first; give a fixed order (shuffle=False)"
             )
 
     def mark(self) -> int:
         """A checksum of all targets, in the order in which they were read."""
-        return zlib.crc32(repr(self._order).encode())
+        return self._order or 0
 
 
-class _Columns:
+class Columns:
     """Tensors in memory as batches. The last batch is never a single example, which some networks can't take."""
 
-    def __init__(self, tensors: Iterable[Tensor]):
-        self.tensors = tuple(tensors)
+    def __init__(self, tensors: Iterable[Tensor], size: int = BATCH):
+        self.tensors, self.size = tuple(tensors), size
         lengths = [len(tensor) if tensor.dim() else 0 for tensor in self.tensors]
         if len(lengths) < 2 or len(set(lengths)) > 1 or 0 in lengths:
             raise ValueError(
@@ -102,7 +103,7 @@ class _Columns:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         count = len(self.tensors[0])
-        starts = list(range(0, count, BATCH))
+        starts = list(range(0, count, self.size))
         if len(starts) > 1 and count - starts[-1] == 1:
             starts.pop()
         for start, end in zip(starts, [*starts[1:], count], strict=True):
@@ -230,9 +231,8 @@ def _rebuilt(value: Any, children: list) -> Any:
     return value
 
 
-def mark(targets: Any) -> int:
-    """A checksum of targets, which tells one order of the data from another."""
-    found = 0
+def mark(targets: Any, start: int = 0) -> int:
+    """A checksum of targets, after those of the checksum `start`: it tells one order of the data from another."""
     for tensor in tensors(targets):
-        found = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), found)
-    return found
+        start = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), start)
+    return start

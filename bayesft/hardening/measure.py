@@ -15,6 +15,7 @@ from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
 from bayesft.hardening.checks import (
@@ -30,6 +31,7 @@ from bayesft.hardening.probe import check_reach, same
 from bayesft.hardening.robustness import Robustness
 from bayesft.hardening.scores import Score, Scorer, count_of
 from bayesft.hardening.state import Snapshot, own_random, seed_all, unchanged
+from bayesft.memory_format import is_known, memory_format
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
@@ -130,6 +132,7 @@ class _Work:
         self.device = checked_device(model, device)
         self.parameters = select(model, where)
         self.batches = Batches(data, self.seed)
+        self.format = torch.preserve_format
 
     def check(self) -> None:
         """One pass over the first batch, before any measurement."""
@@ -148,6 +151,7 @@ class _Work:
         snapshot.restore()
         self.random = not same(outputs, again)
         del outputs, again
+        self._choose_way(batch)
         try:  # gradients take memory, and a few examples mostly tell
             self._check_reach(few, seed)
         except Exception:
@@ -156,6 +160,29 @@ class _Work:
         self.calibration = "by a function" if callable(self.calibrate) else ""
         if self.calibrate is not None and not self.calibration:
             self._make_reference()
+
+    def _choose_way(self, batch: Any) -> None:
+        """How copies pass, with equal results: what is known of a network's structure spares work.
+
+        A network of PyTorch's own modules, in eval mode and without hooks, is the same after a pass as before
+        (`steady`): it needs no restoring, and its input the memory format and the size of batches that suit it. A
+        sequential one shares its first convolution with other copies (`SharedStart`).
+        """
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self.model.modules())
+        known = is_known(self.model) and not hooked and self.forward is None and not self.random
+        self.steady, self.shared, self.format = known and not self.calibrate, None, torch.preserve_format
+        self.clean = {name: theta.detach().clone() for name, theta in self.parameters.items()} if self.steady else {}
+        if not self.steady or not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            return
+        if not all(isinstance(tensor, Tensor) for tensor in batch) or not batch[0].is_floating_point():
+            return
+        images = batch[0].detach()[:2].to(self.device)
+        if images.dim() == 4:
+            self.format = memory_format(self.model)
+        if self.batches.columns:
+            self.batches.columns.size = batch_size(self.model, images)
+            self.shared = SharedStart.of(self.model, self.parameters, images, GROUP_MIB)
+        self.start.restore()
 
     def _make_reference(self) -> None:
         """The clean network on the examples that all copies are calibrated with."""
@@ -173,7 +200,7 @@ class _Work:
 
     def run(self, batch: Any, seed: int) -> tuple[Any, Any]:
         """Outputs and targets of a pass of a copy of the batch."""
-        batch = mapped(lambda tensor: tensor.detach().clone().to(self.device), batch)
+        batch = mapped(self._copied, batch)
         seed_all(seed)
         if self.forward is None:
             inputs, named, targets = parted(batch)
@@ -182,6 +209,10 @@ class _Work:
         if not isinstance(given, tuple) or len(given) != 2:
             raise ValueError(f"forward gives {type(given).__name__}: must give a pair (outputs, targets)")
         return given
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        suits = self.format if tensor.dim() == 4 else torch.preserve_format
+        return tensor.detach().clone(memory_format=suits).to(self.device)
 
     def measure(self, tally: "_Tally") -> Iterator[None]:
         """Score all copies, a group at a time, into the tally."""
@@ -195,7 +226,11 @@ class _Work:
     def _groups(self, tally: "_Tally") -> Iterator[list["_Cell"]]:
         """Copies that fit into memory together. Copies without any fault are one copy."""
         size = sum(theta.numel() * theta.element_size() for theta in self.parameters.values())
-        most = 1 if self.calibrate else max(1, MEMORY // max(size, 1))
+        most = max(1, MEMORY // max(size, 1))
+        if self.shared:
+            most = self.shared.group
+        elif self.calibrate or (self.steady and self.batches.columns):
+            most = 1
         clean, group = None, []
         for draw in range(self.draws):
             for i, level in enumerate(self.levels):
@@ -224,23 +259,43 @@ class _Work:
             yield group
 
     def _score(self, group: list["_Cell"]) -> None:
-        marks = []
+        order = 0
         try:
             with self._calibrated(group) as start:
                 for number, batch in enumerate(self.batches):
                     check_no_nan(batch)
-                    for cell in group:
-                        seed = derive_seed("evaluate", self.seed, "pass", cell.places[0][1], number)
-                        write(self.model, cell.copies)
-                        outputs, targets = self.run(batch, seed)
+                    for cell, outputs, targets in self._passes(group, batch, number, start):
                         cell.add(self.scorer, mapped(lambda tensor: tensor.detach(), outputs), targets)
-                        start.restore()
-                    marks.append(mark(targets))
+                    order = mark(batch[-1] if self.shared else targets, order)
                 for cell in group:
                     cell.finish(self.scorer)
         finally:
-            self.start.restore()
-        self.batches.check_order(marks)
+            if self.steady:
+                write(self.parameters, self.clean)
+            else:
+                self.start.restore()
+        self.batches.check_order(order)
+
+    def _passes(
+        self, group: list["_Cell"], batch: Any, number: int, start: Snapshot
+    ) -> Iterator[tuple["_Cell", Any, Any]]:
+        """Outputs and targets of a batch, or of a part of it, for each copy. Targets come in the order of the batch."""
+        if self.shared:
+            copies = [cell.copies or self.clean for cell in group]
+            x, y = (tensor.detach().to(self.device) for tensor in batch)
+            for i, outputs, targets in self.shared.outputs(x, y, copies):
+                yield group[i], outputs, targets
+            return
+        for cell in group:
+            if self.steady:
+                if len(group) > 1 or number == 0:
+                    write(self.parameters, cell.copies or self.clean)
+            else:
+                write(self.parameters, cell.copies)
+            seed = derive_seed("evaluate", self.seed, "pass", cell.places[0][1], number)
+            yield cell, *self.run(batch, seed)
+            if not self.steady:
+                start.restore()
 
     @contextmanager
     def _calibrated(self, group: list["_Cell"]) -> Iterator[Snapshot]:
@@ -248,7 +303,7 @@ class _Work:
         if self.calibrate is None:
             yield self.start
             return
-        write(self.model, group[0].copies)
+        write(self.parameters, group[0].copies)
         made = self.calibrate(self.model)
         with made if hasattr(made, "__enter__") else nullcontext():
             group[0].copies = {}  # they are in the network, perhaps changed
@@ -270,11 +325,12 @@ class _Cell:
         """Score a batch, or keep its outputs where the score needs all of them."""
         count = count_of(outputs, targets)
         self.counts.append(count)
-        self.not_finite += int(scorer.not_finite(outputs, count).sum())
+        bad = scorer.not_finite(outputs, count)
+        self.not_finite += int(bad.sum())
         if scorer.kind == "whole":
             self.kept.append(mapped(lambda tensor: tensor.cpu(), (outputs, targets)))
             return
-        value = scorer(outputs, targets, count)
+        value = scorer(outputs, targets, count, bad)
         if value.shape != ((count,) if scorer.kind == "examples" else ()):
             raise ValueError(f"score gives shape {tuple(value.shape)} for a batch of {count}, and another one before")
         self.values.append(value)

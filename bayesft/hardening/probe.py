@@ -41,7 +41,7 @@ def check_reach(
 
     def without_effect(names: list[str]) -> list[str]:
         for size in CHANGES:
-            write(model, {name: _changed(parameters[name], size) for name in names})
+            write(parameters, {name: _changed(parameters[name], size) for name in names})
             changed = run()
             snapshot.restore()
             if not same(outputs, changed):

@@ -144,8 +144,11 @@ class Scorer:
                 return False
         return True
 
-    def __call__(self, outputs: Any, targets: Any, count: int) -> Tensor:
-        """The score in float64 on the CPU: (count,), or a scalar. An example whose outputs are not finite is wrong."""
+    def __call__(self, outputs: Any, targets: Any, count: int, bad: Tensor | None = None) -> Tensor:
+        """The score in float64 on the CPU: (count,), or a scalar. An example whose outputs are not finite is wrong.
+
+        bad: which examples these are (`not_finite`), where it is known.
+        """
         value = self.score(outputs, targets)
         if isinstance(value, (int, float, np.ndarray, np.generic)):
             value = torch.as_tensor(value)
@@ -154,7 +157,7 @@ class Scorer:
             raise ValueError(f"score gives {given}: need one number, or one for each of {count} examples, ({count},)")
         value = value.detach().double().cpu()
         if value.dim():
-            bad = self.not_finite(outputs, count)
+            bad = self.not_finite(outputs, count) if bad is None else bad
             value = torch.where(bad, torch.minimum(value, torch.zeros(())), value)
         return value
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.copies import owners, perturbed, select, write
+from bayesft.drift.copies import learning_through, owners, perturbed, select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
@@ -138,26 +138,20 @@ class Hardening:
     @contextmanager
     def _faulty(self, level: float, number: int) -> Iterator[None]:
         """A faulty copy in the parameters' place. Gradients that arrive go on through the fault."""
-        module_of, clean, handles, versions = owners(self.model), {}, [], {}
-        copies = {}
-        for name, theta in select(self.model, self.where).items():
+        module_of, thetas = owners(self.model), select(self.model, self.where)
+
+        def perturb(name: str, theta: Tensor) -> Tensor:
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
-            clean[name] = theta.detach().clone().requires_grad_(theta.requires_grad)
-            with torch.inference_mode(False), torch.enable_grad():
-                copies[name] = perturbed(self.fault, clean[name], level, seed, name, module_of[name][0])
-            if theta.requires_grad:
-                handles.append(theta.register_hook(_through(copies[name], clean[name])))
-            versions[name] = theta._version
+            return perturbed(self.fault, theta, level, seed, name, module_of[name][0])
+
         try:
-            write(self.model, copies)
-            yield
-            changed = [name for name in clean if module_of[name][1]._version != versions[name]]
+            with learning_through(thetas, perturb):
+                versions = {name: theta._version for name, theta in thetas.items()}
+                yield
+                changed = [name for name, theta in thetas.items() if theta._version != versions[name]]
         finally:
-            for handle in handles:
-                handle.remove()
-            write(self.model, clean)
-            for name in clean:  # a backward pass that comes too late must not go unnoticed
-                torch.autograd.graph.increment_version(module_of[name][1])
+            for theta in thetas.values():  # a backward pass that comes too late must not go unnoticed
+                torch.autograd.graph.increment_version(theta)
         if changed:
             raise ValueError(
                 f"parameter {changed[0]!r} was changed inside of the step: call optimizer.step() after the `with` block"
@@ -205,19 +199,6 @@ class Hardening:
             check_gradient(self.fault, self.level / 2, self.model, learnt)
             check_reach(self.model, run, parameters, snapshot, "in training")
             check_sites(self.model, run, self.sites, snapshot)
-
-
-def _through(copy: Tensor, clean: Tensor) -> Callable[[Tensor], Tensor]:
-    """A hook that takes the gradient of a faulty copy to that of the parameter: the chain rule."""
-
-    def hook(gradient: Tensor) -> Tensor:
-        given = gradient.to_dense() if gradient.is_sparse else gradient
-        found = torch.autograd.grad(
-            copy, clean, given.to(copy.dtype), retain_graph=True, create_graph=given.requires_grad
-        )[0].to(gradient.dtype)
-        return found.sparse_mask(gradient.coalesce()) if gradient.is_sparse else found
-
-    return hook
 
 
 def _cloned(value: Any) -> Any:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bayesft.drift.faults import FaultModel
-from bayesft.drift.montecarlo import drifting, in_every_place
+from bayesft.drift.copies import learning_through
+from bayesft.drift.montecarlo import drifting
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings
-from bayesft.training import Gradient, Loss, Problem
+from bayesft.training import Gradient, Loss, Problem, plain_gradient
 
 HIGHEST = 2.0  # of σ_train: there the mean factor of a weight is seven
 
@@ -41,10 +41,9 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
         thetas = drifting(model, parameters)
         device = next(iter(thetas.values())).device
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
-        copy = {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()}
-        value = loss(functional_call(model, in_every_place(model, copy), x, tie_weights=False), y)
-        value.backward()
-        return value.detach()
+        with learning_through(thetas, lambda _, theta: fault.perturb(theta, sigma, generator)):
+            value = plain_gradient(model, loss, x, y)
+        return value
 
     return gradient
 
