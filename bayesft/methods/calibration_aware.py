@@ -25,7 +25,7 @@ class CalibrationAware(Method):
     """
 
     title = "calibration-aware + dropout"
-    look = Look("#0f52ba", (0, (5, 1.5)), "X")
+    look = Look("#0f52ba", (0, (5, 1.5)), "8")
 
     class Settings(Settings):
         """rate: the dropout rate of every site; sigma_train: the highest level of drift in training (σ, no unit)."""
