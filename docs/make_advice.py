@@ -20,8 +20,8 @@ from bayesft.settings import Recipe
 FILE = Path(__file__).parent / "library" / "advice.json"
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
 SEEDS = (0, 1, 2)
-SCRATCH = [(0.0, 0.0), (0.0, 1.0), (0.3, 0.0), (0.1, 0.5), (0.3, 0.5), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (0.3, 1.5)]
-TUNED = [(0.3, 1.0, 1e-3), (0.3, 1.0, 3e-3), (0.3, 1.0, 1e-2), (0.1, 1.0, 3e-3), (0.1, 1.0, 1e-2)]
+SCRATCH = [(0.0, 0.0), (0.3, 1.0), (0.1, 1.0), (0.0, 1.0), (0.3, 0.0), (0.1, 0.5)]  # rate, level
+TUNED = [(0.3, 1.0, 1e-2), (0.3, 1.0, 3e-3), (0.3, 1.0, 1e-3), (0.1, 1.0, 1e-2)]  # rate, level, step size
 
 
 class Transformer(nn.Module):

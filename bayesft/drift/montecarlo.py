@@ -239,7 +239,8 @@ class SharedStart:
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
         self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}
-        self.batch, self.given_format, self.format = batch_size(model, images), _format(model, images), memory_format(model)
+        self.given_format, self.format = _format(model, images), memory_format(model)
+        self.batch = batch_size(model, images)
         outputs = self.batch * self.layer(self.before(images[:1].clone())).numel()
         copy = sum(theta.numel() for theta in thetas.values())
         self.group = max(1, memory_mib * 2**20 // (4 * max(outputs, copy)))
@@ -268,7 +269,8 @@ class SharedStart:
         """(number of the copy, outputs, labels) for each batch and copy."""
         layer, bias = self.layer, None
         # With a single input channel, strides alone tell the formats apart.
-        weight = torch.cat([copy.get(f"{self.name}.weight", layer.weight) for copy in copies]).to(memory_format=self.format)
+        weight = torch.cat([copy.get(f"{self.name}.weight", layer.weight) for copy in copies])
+        weight = weight.to(memory_format=self.format)
         if layer.bias is not None:
             bias = torch.cat([copy.get(f"{self.name}.bias", layer.bias) for copy in copies])
         for x, y in zip(images.split(self.batch), labels.split(self.batch), strict=True):

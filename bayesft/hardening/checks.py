@@ -90,5 +90,5 @@ def first_pass(argument: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, IndexError) as error:
-        said = str(error).strip().splitlines() or [""]
-        raise ValueError(f"{argument}: the network fails on the first batch: {type(error).__name__}: {said[0]}") from error
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise ValueError(f"{argument}: the network fails on the first batch: {said}") from error

@@ -125,9 +125,10 @@ class Hardened:
         networks = {}
         for name in about["networks"]:
             head = f"network/{name}/"
+            state = {key.removeprefix(head): t for key, t in content.items() if key.startswith(head)}
             networks[name] = copy.deepcopy(model).eval()
             try:
-                networks[name].load_state_dict({k.removeprefix(head): t for k, t in content.items() if k.startswith(head)})
+                networks[name].load_state_dict(state)
             except RuntimeError as error:
                 raise ValueError(f"model: the weights of {path} do not fit: {error}") from None
         curves = {
@@ -188,8 +189,8 @@ def harden(
             settings are compared; functions can't be. It is removed when the call is complete.
         key: names what can't be compared (loss, score, forward), so that a change of it is noticed.
         progress: show bars.
-        measure: the other arguments of `evaluate`: score, levels, draws, calibrate. Without a score and with a loss, the
-            score is −loss.
+        measure: the other arguments of `evaluate`: score, levels, draws, calibrate. With a loss and no score, the score
+            is −loss.
 
     Returns:
         The networks and their comparison.
@@ -325,8 +326,8 @@ class _Plan:
         outside = [name for name, gradient in zip(names, reached, strict=True) if gradient is not None]
         if outside:
             raise ValueError(
-                f"model: a copy of it computes with the parameter {outside[0]!r} of the original (a function that closes "
-                "over the network, or an object that can't be copied): give a function that builds the network"
+                f"model: a copy of it computes with the parameter {outside[0]!r} of the original (a function in it "
+                "closes over the network): write the network so that it can be copied"
             )
         if not math.isfinite(value.detach()):
             raise ValueError(f"loss: that of the first batch is {float(value.detach())}: must be finite")

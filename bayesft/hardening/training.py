@@ -72,7 +72,7 @@ class TrainingBatches:
     def __init__(self, data: Any, size: int, seed: int):
         Batches(data)  # it checks the kind
         if isinstance(data, Iterator):
-            raise ValueError("train: an iterator can be read once, and each epoch reads it; give a list or a DataLoader")
+            raise ValueError("train: an iterator can be read once; give a list or a DataLoader")
         self.data, self.size, self.seed = data, size, seed
         self.columns = isinstance(data, (tuple, list)) and bool(data) and all(isinstance(x, Tensor) for x in data)
         self.dataset = isinstance(data, Dataset) and not isinstance(data, (DataLoader, IterableDataset))

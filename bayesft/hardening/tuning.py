@@ -133,8 +133,8 @@ def tune(
     BayesFT, eqs. (5)-(9) (`bayesft.search`). All trials meet the same faults, and the same global random streams.
 
     Args:
-        train: a function of the values, by name, to a trained network. It raises ArithmeticError or `Diverged`, or gives
-            a network with a score that is not finite, where the values do not work: the trial counts as failed.
+        train: a function of the values, by name, to a trained network. Where they do not work it raises ArithmeticError
+            or `Diverged`, or gives a network whose score is not finite: the trial counts as failed.
         validation: data as for `evaluate`, which can be read again.
         space: for each name its lowest and highest value, and "log" as a third where orders of magnitude count alike.
         trials: how many; None for as many as `timeout` allows.
@@ -170,7 +170,7 @@ def tune(
     check_fault(fault)
     levels = checked_levels(fault, levels)
     if isinstance(validation, Iterator):
-        raise ValueError("validation: an iterator can be read once, and each trial reads it; give a list or a DataLoader")
+        raise ValueError("validation: an iterator can be read once; give a list or a DataLoader")
     room = _room(len(parameters))
     most = min(room, whole_number("trials", trials, 1)) if trials is not None else room
     if strategy == "grid" and trials is None:

@@ -8,7 +8,7 @@ import joblib
 
 @contextmanager
 def workers(batch: int, n_jobs: int | None) -> Iterator[Callable[[list], Iterable]]:
-    """What runs the jobs of a batch, and gives their results in order, each as soon as it and those before it are there.
+    """What runs the jobs of a batch, and gives their results in order, each as soon as those before it are there.
 
     Args:
         batch: The number of jobs of a batch. One at a time runs in this process.

@@ -30,7 +30,8 @@ def equal(first: nn.Module, second: nn.Module) -> bool:
 @pytest.fixture(scope="module")
 def given() -> nn.Module:
     """A trained network."""
-    return harden(Net, *PARTS, rate=0.0, level=0.0, sites=(), **{**TINY, "recipe": Recipe(epochs=8, batch_size=8)}).model
+    options = {**TINY, "recipe": Recipe(epochs=8, batch_size=8)}
+    return harden(Net, *PARTS, rate=0.0, level=0.0, sites=(), **options).model
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +123,9 @@ def test_forms_of_data(given):
     batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 60, 16)]
     alike = [harden(given, train, *PARTS[1:], **TINY).model for train in (PARTS[0], TensorDataset(x, y))]
     assert equal(*alike)
-    read = [
-        harden(given, train, *PARTS[1:], **TINY).model
-        for train in (batches, DataLoader(TensorDataset(x, y), 16), Stream(), [{"x": a, "labels": b} for a, b in batches])
-    ]
+    named = [{"x": a, "labels": b} for a, b in batches]
+    loader = DataLoader(TensorDataset(x, y), 16)
+    read = [harden(given, train, *PARTS[1:], **TINY).model for train in (batches, loader, Stream(), named)]
     assert all(equal(read[0], other) for other in read[1:]) and not equal(read[0], alike[0])
     shuffled = DataLoader(TensorDataset(x, y), 16, shuffle=True)
     assert equal(*(harden(given, shuffled, *PARTS[1:], **TINY).model for _ in range(2)))
@@ -305,7 +305,7 @@ ERRORS = {
     "an iterator": ({"train": iter([PARTS[0]])}, "train: an iterator"),
     "no batch": ({"train": []}, "train"),
     "lengths": ({"train": (torch.zeros(4, 8), torch.zeros(5))}, "lengths"),
-    "labels out of range": ({"train": (PARTS[0][0], PARTS[0][1].clone().index_fill_(0, torch.tensor([59]), 7))}, "labels"),
+    "labels out of range": ({"train": (PARTS[0][0], torch.cat([PARTS[0][1][:59], torch.tensor([7])]))}, "labels"),
     "negative labels": ({"train": (PARTS[0][0], PARTS[0][1] - 1)}, "labels"),
     "float labels": ({"train": (PARTS[0][0], PARTS[0][1].float())}, "labels"),
     "NaN": ({"train": (PARTS[0][0].clone().index_fill_(0, torch.tensor([59]), float("nan")), PARTS[0][1])}, "NaN"),
