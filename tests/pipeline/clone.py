@@ -17,6 +17,7 @@ NARROW = {
     "tasks": ["mlp-mnist", "vgg11-cifar10", "maskrcnn-pennfudan"],
     "more_seeds": {},
     "ablation": {"data": ["mnist"], "factors": ["dropout"]},
+    "calibration.details.methods": ["erm"],
     "studies.seeds": [0],
     "studies.small": ["gp", "early-stop"],
 }
