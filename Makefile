@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help environment reproduce report test test-fast coverage chaos lint format bench clean lock
+.PHONY: help environment reproduce readme report test test-fast coverage chaos lint format bench clean lock
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -30,6 +30,9 @@ environment: .venv/installed  ## .venv with all locked packages (5 GB, most of i
 
 reproduce: environment  ## the whole study on the embedded data
 	$(RUN) python -m stages.reproduce
+
+readme: environment  ## write the numbers of README.md, docs/findings.md and reports/README.md from the reports
+	$(RUN) python -m bayesft.report.readme
 
 report:  ## open the newest report, or print where it is
 	@page=$$(ls -t reports/*/*.html reports/*/README.md 2>/dev/null | head -n 1); echo "$$page"; \

@@ -6,7 +6,7 @@ from typing import Any
 from bayesft.data import Scenes
 from bayesft.drift import fault_model
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
-from bayesft.evaluation.grid import accuracy_grid, sigma_grid
+from bayesft.evaluation.grid import counted_grid, sigma_grid
 from bayesft.files import write_json
 from bayesft.training import Trained
 from stages.common import MODELS, RESULTS, Item, Stage, dataset, fingerprint, run
@@ -66,7 +66,7 @@ def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict
     for file in files:
         trained = Trained.load(file)
         with stage.store.keep(_key(stage, item, file)) as checkpoint:
-            accuracies = accuracy_grid(
+            accuracies, not_finite = counted_grid(
                 trained,
                 test,
                 fault,
@@ -78,6 +78,8 @@ def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict
                 checkpoint=checkpoint,
             )
         rows[file.stem] = {"accuracy": accuracies.tolist(), "about": trained.about}
+        if not_finite.any():
+            rows[file.stem]["not_finite"] = not_finite.mean(1).tolist()
     return rows, {**images.about, "classes": images.classes}
 
 

@@ -50,13 +50,13 @@ def work(tmp_path, host) -> Path:
     """A repository with two commits, laid out like this one."""
     folder = tmp_path / "work"
     (folder / ".github").mkdir(parents=True)
-    (folder / "reports/quick").mkdir(parents=True)
+    (folder / "reports/quick-embedded").mkdir(parents=True)
     (folder / "data").mkdir()
     (folder / "requirements").mkdir()
     (folder / "requirements.txt").touch()
     (folder / "requirements/lint.txt").touch()
     (folder / "data/README.md").write_text("data\n")
-    (folder / "reports/quick/README.md").write_text("the report\n")
+    (folder / "reports/quick-embedded/README.md").write_text("the report\n")
     (folder / "alone/bin").mkdir(parents=True)
     for command in ("python", "bayesft"):
         (folder / "alone/bin" / command).symlink_to(tmp_path / "bin/dvc")
@@ -139,7 +139,7 @@ def test_the_summary_has_the_report_and_where_its_pictures_are(work, host):
 
 def test_the_list_of_reports_names_each(work, host):
     shell(RUNS["reproduce-publish-A list of the reports"]["run"], work, host)
-    assert (work / "reports/README.md").read_text() == "# Reports\n- [quick](quick/)\n"
+    assert (work / "reports/README.md").read_text() == "# Reports\n- [quick-embedded](quick-embedded/)\n"
 
 
 @pytest.mark.parametrize("outdated", [False, True])

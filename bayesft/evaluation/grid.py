@@ -52,9 +52,34 @@ def accuracy_grid(
     Returns:
         The accuracies (S, T), float64.
     """
+    return counted_grid(
+        trained, data, fault, sigmas, draws, key, parameters=parameters, memory_mib=memory_mib, label=label,
+        checkpoint=checkpoint,
+    )[0]  # fmt: skip
+
+
+def counted_grid(
+    trained: Trained,
+    data: Split,
+    fault: FaultModel,
+    sigmas: Sequence[float],
+    draws: int,
+    key: tuple,
+    *,
+    parameters: str = "all",
+    memory_mib: int = 28,
+    label: str = "evaluation",
+    checkpoint: Checkpoint | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `accuracy_grid`, and the share of images with an output that is not finite, which count as wrong: (S, T) each.
+
+    Drift inflates scales, so the outputs of a deep network can overflow at a large σ.
+    """
+    many = len(data.labels) + 1  # a right answer adds 1 to the sum, an output that is not finite adds this
 
     def score(outputs: Tensor, labels: Tensor) -> Tensor:
-        return ((trained.decode(outputs) == labels) & outputs.isfinite().all(1)).float()
+        finite = outputs.isfinite().all(1)
+        return ((trained.decode(outputs) == labels) & finite).float() + many * (~finite)
 
     networks = trained.networks(data.labels.device)
 
@@ -67,7 +92,9 @@ def accuracy_grid(
             ).numpy()
         return result
 
-    return resumed(sigmas, measure, label, checkpoint)
+    sums = np.rint(resumed(sigmas, measure, label, checkpoint) * len(data.labels))
+    not_finite, right = np.divmod(sums, many)
+    return right / len(data.labels), not_finite / len(data.labels)
 
 
 def resumed(

@@ -3,7 +3,9 @@
 The last layer has L sigmoid outputs, trained to the codeword of the class; the prediction is the nearest codeword.
 The codewords come from a BCH code of large distance, and classes that a trained ERM network confuses get codewords
 far apart. Departures from the authors of BayesFT: the confusions are counted on *validation* data (theirs come from
-the test data), and the code is long enough (their 7 bits hold at most 16 words, too few for 43 classes).
+the test data), and the code is long enough (their 7 bits hold at most 16 words, too few for 43 classes). Left out of
+the paper of 2019: the collaborative logistic classifier that it trains beside the code, and its variable-length,
+decode-free scheme. So this is its code alone.
 """
 
 from collections.abc import Mapping

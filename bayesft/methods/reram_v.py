@@ -3,11 +3,13 @@
 A device multiplies each programmed parameter by its own variation e^λ, λ ~ N(0, σ_d²), which stays the same when the
 parameter is programmed again. Round by round, the next worst-varying share of the parameters is fixed at what the
 device holds, and the others are retrained for one epoch to make up for them; the device then holds the fixed values
-and the programmed others. It ends when validation accuracy on the device gains less than 0.1 % or after the last
-round, and keeps the best state. In use the device then meets new drift, as every method does.
+and the programmed others. Where the network has batch norm, its statistics are estimated again on the device, from 512
+training images without labels. All rounds are run; the state of the best validation accuracy is kept, that before the
+first round included. In use the device then meets new drift, as every method does.
 
-Departures: σ_d and the numbers of rounds and devices are ours (the paper gives none). The code published with BayesFT
-compares the weights with themselves and retrains with a learning rate of 0.
+Departures: σ_d and the numbers of rounds and devices are ours (the paper gives none), and so is the estimation of the
+statistics. Left out is the mapping of the 2017 paper, which moves large weights away from bad cells by a permutation
+of rows. The code published with BayesFT compares the weights with themselves and retrains with a learning rate of 0.
 """
 
 from collections.abc import Mapping
@@ -15,8 +17,9 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
+from bayesft.calibration import reestimate_batch_norm
 from bayesft.methods.method import Look, Method
 from bayesft.models import build
 from bayesft.seeds import derive_seed
@@ -24,7 +27,7 @@ from bayesft.settings import Settings
 from bayesft.training import Problem, Trained, accuracy, fit
 
 SHARE_PER_ROUND = 0.1
-LEAST_GAIN = 0.001
+IMAGES, BATCH = 512, 128  # from which the statistics of batch norm are estimated on the device
 PROGRAMMED = "erm-programmed"  # the row of ERM on the same devices without repair
 
 
@@ -34,7 +37,8 @@ def _repair(
     sigma_device: float,
     device: int,
     rounds: int,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The best state of a device, and its state as it was programmed."""
     where = problem.train.labels.device
     model = build(erm.specification).to(where)
     model.load_state_dict(erm.members[0])
@@ -54,20 +58,25 @@ def _repair(
             state[name] = torch.where(frozen[name], held[name], p.detach() * variation[name])
         return state
 
-    def deployed_accuracy(state: dict[str, Tensor]) -> float:
+    images = problem.train.images[:IMAGES]
+    shown = list(images.tensor_split(max(1, len(images) // BATCH)))  # batches of about one size: each counts as much
+
+    def deployed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+        """The state with statistics of its device, and its validation accuracy."""
         network = build(erm.specification).to(where)
         network.load_state_dict(state)
-        return accuracy(network, problem.validation)
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+            network = reestimate_batch_norm(network, shown)
+        return network.state_dict(), accuracy(network, problem.validation)
 
     @torch.no_grad()
     def keep_frozen() -> None:
         for name, p in parameters.items():
             p.copy_(torch.where(frozen[name], held[name], p))
 
-    programmed = best = on_device()
-    best_accuracy = deployed_accuracy(best)
+    programmed = on_device()
+    best, best_accuracy = deployed(programmed)
     recipe = problem.recipe.model_copy(update={"epochs": 1, "lr": problem.recipe.lr / 10, "schedule": "constant"})
-    done = 0
     for turn in range(rounds):
         worst = severity.kthvalue(round(len(severity) * (1 - SHARE_PER_ROUND * (turn + 1))) + 1).values
         for name, v in variation.items():
@@ -78,15 +87,10 @@ def _repair(
         seed = derive_seed(problem.seed, "repair", device, turn)
         label = problem.label(f"reram_v device {device} round {turn}")
         fit(model, problem.train, recipe, seed=seed, label=label, after_step=keep_frozen, checkpoint=problem.checkpoint)
-        done += 1
-        state = on_device()
-        value = deployed_accuracy(state)
-        gain = value - best_accuracy
-        if gain > 0:
+        state, value = deployed(on_device())
+        if value > best_accuracy:
             best, best_accuracy = state, value
-        if gain < LEAST_GAIN:
-            break
-    return _on_cpu(best), _on_cpu(programmed), done
+    return _on_cpu(best), _on_cpu(programmed)
 
 
 def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ class ReramV(Method):
     needs = ("erm",)
 
     class Settings(Settings):
-        """sigma_device: σ_d of the devices' variation; rounds: the most rounds of repair; devices: how many."""
+        """sigma_device: σ_d of the devices' variation; rounds: of repair; devices: how many."""
 
         sigma_device: PositiveFloat = 0.5
         rounds: int = Field(5, ge=1, le=9)
@@ -110,18 +114,15 @@ class ReramV(Method):
     def train(self, problem: Problem, values: Mapping[str, Any], given: Mapping[str, Trained]) -> dict[str, Trained]:
         """Repair `given["erm"]` on each device.
 
-        The second result is ERM on the same devices without any repair: what the programming error alone costs.
+        The second result is ERM on the same devices without any repair, nor new statistics: what the programming error
+        alone costs.
         """
         erm, sigma_device, devices = given["erm"], values["sigma_device"], values["devices"]
-        repaired, programmed, epochs = [], [], 0
-        for device in range(devices):
-            best, as_programmed, rounds_done = _repair(problem, erm, sigma_device, device, values["rounds"])
-            repaired.append(best)
-            programmed.append(as_programmed)
-            epochs += rounds_done
+        states = [_repair(problem, erm, sigma_device, device, values["rounds"]) for device in range(devices)]
+        repaired, programmed = map(list, zip(*states, strict=True))
         about = {
             "epochs": problem.recipe.epochs,
-            "epochs_repair_per_device": epochs / devices,
+            "epochs_repair_per_device": values["rounds"],
             "sigma_device": sigma_device,
             "devices": devices,
         }

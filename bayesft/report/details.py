@@ -105,6 +105,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         ),
         _accuracy_table(result, {row: result.title(row) for row in result.rows()}, SUBJECT),
         *marked([result]),
+        *_lost(result),
     ]
     pairs_of_norm = [without_norm(result, row) for row in (BASELINE, SUBJECT) if row in result.shown]
     if len(pairs_of_norm) == 2 and all(row in result.accuracy for row in (BASELINE, SUBJECT, *pairs_of_norm)):
@@ -244,6 +245,15 @@ def _rates(result: TaskResults) -> list[str]:
 
 def _list(lines: str) -> str:
     return "\n".join(f"- {line}" for line in lines.splitlines())
+
+
+def _lost(result: TaskResults) -> list[str]:
+    """Which rows have outputs that are not finite, from which σ, and how many at the last."""
+    said = [
+        f"{result.title(row)} from σ = {result.sigmas[np.flatnonzero(share)[0]]:g} (at most {share.max():.0%})"
+        for row, share in result.not_finite.items()
+    ]
+    return [f"Outputs that are not finite count as wrong: {', '.join(said)}."] if said else []
 
 
 def _range(result: TaskResults, row: str) -> str:

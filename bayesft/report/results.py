@@ -30,7 +30,8 @@ class TaskResults:
     accuracy: for each row, (seeds, σ, draws); sigmas: (σ,); about: for each row, how the network of each seed was
     trained; data: what is known of the images; metrics: for each row what else was measured, by name, in the shape of
     its accuracy (empty for classification); shown: the rows of the report in their order. Without it, all are shown;
-    end: where the range of σ ends over which the area is measured (None: at the last σ).
+    end: where the range of σ ends over which the area is measured (None: at the last σ); not_finite: for rows of which
+    some outputs were not finite, and so counted as wrong, their share at each σ (σ,).
 
     Of the detection task, what is called accuracy here is box mAP@0.5.
     """
@@ -43,6 +44,7 @@ class TaskResults:
     metrics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     shown: Mapping[str, Row] = field(default_factory=dict)
     end: float | None = None
+    not_finite: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def gather(
@@ -77,7 +79,10 @@ class TaskResults:
                 if values.shape != accuracy[row].shape:
                     raise ValueError(f"{row}: {name} of shape {values.shape}, accuracy of {accuracy[row].shape}")
         about = {row: [files[seed]["rows"][row]["about"] for seed in seeds] for row in rows}
-        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics, shown, end)
+        none = [0.0] * len(first["sigmas"])
+        lost = {row: np.mean([files[seed]["rows"][row].get("not_finite", none) for seed in seeds], 0) for row in rows}
+        lost = {row: share for row, share in lost.items() if share.any()}
+        return cls(np.array(first["sigmas"]), seeds, accuracy, about, first["data"], metrics, shown, end, lost)
 
     def only(self, rows: Mapping[str, str]) -> "TaskResults":
         """The rows that `rows` names, in its order, under the names by which it shows them.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import bayesft.evaluation.grid
 from bayesft.data import Split
 from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
-from bayesft.evaluation.grid import accuracy_grid, resumed, sigma_grid
+from bayesft.evaluation.grid import accuracy_grid, counted_grid, resumed, sigma_grid
 from bayesft.models import build
 from bayesft.training import Checkpoint, Trained, accuracy
 
@@ -122,9 +122,13 @@ def test_fewer_draws_than_members_meet_the_first_members():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_outputs_that_are_not_finite_are_wrong(value):
-    network = Trained(SPECIFICATION, [always(value, 0, 0), always(value, value, value)])
-    assert grid(network, shares(50, 30, 20), [0.0, 0.5]).tolist() == [[0.0] * DRAWS] * 2
+def test_outputs_that_are_not_finite_are_wrong_and_counted(value):
+    network = Trained(SPECIFICATION, [always(value, 0, 0), always(1, 0, 0)])
+    split = shares(50, 30, 20)
+    accuracies, not_finite = counted_grid(network, split, FAULT, [0.0, 0.5], DRAWS, KEY)
+    assert accuracies.tolist() == [[0.0, 0.5, 0.0, 0.5, 0.0]] * 2
+    assert not_finite.tolist() == [[1.0, 0.0, 1.0, 0.0, 1.0]] * 2
+    assert grid(network, split, [0.0, 0.5]).tolist() == accuracies.tolist()
 
 
 @pytest.mark.parametrize("parameters", ["all", "weights"])

@@ -39,7 +39,7 @@ def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
 
 def test_repro_makes_every_figure_and_table(clone):
     clone.run("dvc", "repro")
-    report = clone.folder / "reports/smoke"
+    report = clone.folder / "reports/smoke-embedded"
     figures = ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3j", "figure4", "search", "tuned", "study",
                "landscape")  # fmt: skip
     for figure in figures:
@@ -62,15 +62,15 @@ def test_a_second_repro_runs_nothing(clone):
     assert stages_run(output) == [] and "up to date" in output
     assert clone.run("git", "status", "--porcelain") == ""
     assert json.loads(clone.run("dvc", "status", "--json")) == {}
-    assert "reports/smoke/metrics.json" in clone.run("dvc", "metrics", "show", "--json")
+    assert "reports/smoke-embedded/metrics.json" in clone.run("dvc", "metrics", "show", "--json")
 
 
 def test_a_new_sigma_max_runs_evaluation_and_render_alone(clone, unchanged):
-    before = pd.read_csv(clone.folder / "reports/smoke/results.csv")
+    before = pd.read_csv(clone.folder / "reports/smoke-embedded/results.csv")
     output = clone.run("dvc", "exp", "run", "-S", "sigma_max=1.5")
     expected = {f"evaluate@{row}" for row in ROWS} | {"evaluate-ablation", "render"}
     assert set(stages_run(output)) == expected
-    after = pd.read_csv(clone.folder / "reports/smoke/results.csv")
+    after = pd.read_csv(clone.folder / "reports/smoke-embedded/results.csv")
     shared = before.merge(after, on=["task", "row", "sigma"], suffixes=("", "_after"))
     assert len(shared) == len(before) < len(after)
     assert (shared.accuracy == shared.accuracy_after).all()

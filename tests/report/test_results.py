@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from bayesft.evaluation.statistics import Estimate
+from bayesft.report.details import details
 from bayesft.report.results import (
     METRICS,
     accuracies_table,
@@ -170,6 +171,15 @@ def test_accuracies_are_published_one_by_one():
         assert of.sort_values("draw").accuracy.tolist() == TWO_SEEDS.accuracy[row][place].tolist()
     found = measures_table({"mlp-mnist": TWO_SEEDS}).set_index("row")
     assert found.loc["bayesft", "gain"] == pytest.approx(TWO_SEEDS.difference("bayesft", "erm").mean)
+
+
+def test_outputs_that_are_not_finite_are_said():
+    content = {0: file({"erm": [[0.9, 0.9], [0.3, 0.4]], "bayesft": [[0.8, 0.8], [0.5, 0.6]]})}
+    content[0]["rows"]["erm"]["not_finite"] = [0.0, 0.25]
+    result = gather(content)
+    assert list(result.not_finite) == ["erm"] and result.not_finite["erm"].tolist() == [0.0, 0.25]
+    text = details("t", "scale: quick", {"mlp-mnist": result}, {})
+    assert f"count as wrong: ERM from σ = {result.sigmas[1]:g} (at most 25%)." in text
 
 
 def test_how_numbers_are_shown():

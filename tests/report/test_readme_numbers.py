@@ -1,0 +1,125 @@
+"""Numbers in pages are those of the csv files beside the reports, recomputed with pandas and scipy alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from bayesft.report.claims import CLAIMS, claims_table, judge
+from bayesft.report.readme import BLOCK, PAGES, filled, reports_page
+from bayesft.report.results import accuracies_table, measures_table
+
+ROOT = Path(__file__).parents[2]
+REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/claims.csv"))
+END = {"mnist": 1.5, "cifar10": 0.8, "gtsrb": 0.8, "pennfudan": 0.6}
+
+
+@pytest.fixture
+def report(tmp_path, results):
+    """A report of two tasks, as `render` writes its csv files."""
+    from dataclasses import replace
+
+    tasks = {task: replace(results(seeds=(0, 1, 2)), end=0.6) for task in ("lenet-mnist", "stn-gtsrb")}
+    rng = np.random.default_rng(0)
+    for result in tasks.values():
+        for values in result.accuracy.values():
+            values += rng.normal(0, 0.02, (3, 1, 1))
+    folder = tmp_path / "reports/mine"
+    folder.mkdir(parents=True)
+    judged = judge(CLAIMS, tasks)
+    for name, table in (("claims", claims_table(judged)), ("accuracies", accuracies_table(tasks)),
+                        ("measures", measures_table(tasks))):  # fmt: skip
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    return folder
+
+
+def areas(report: Path, end: float | None = None) -> pd.Series:
+    """The area under the curve by task, row and seed, from the raw accuracies."""
+    raw = pd.read_csv(report / "accuracies.csv")
+    curves = raw.groupby(["task", "row", "seed", "sigma"]).accuracy.mean()
+
+    def area(curve: pd.Series) -> float:
+        sigma, value = curve.index.get_level_values("sigma").to_numpy(), curve.to_numpy()
+        data = curve.index[0][0].removeprefix("ablation-").partition("/")[0].rpartition("-")[2]
+        stop = end or END[data]
+        if sigma[-1] < stop - 1e-9:
+            return np.nan
+        inside = sigma < stop - 1e-9
+        x = np.append(sigma[inside], stop)
+        return float(np.trapezoid(np.interp(x, sigma, value), x) / stop)
+
+    return curves.groupby(["task", "row", "seed"]).apply(area)
+
+
+def check(report: Path, end: float | None = None) -> int:
+    """Recompute measures and claims of a report; how many numbers were compared."""
+    by_seed, compared = areas(report, end), 0
+    for line in pd.read_csv(report / "measures.csv").itertuples():
+        values = by_seed[line.task, line.row]
+        if np.isnan(line.area):
+            assert values.isna().all()
+            continue
+        assert line.area == pytest.approx(values.mean(), abs=1e-5)
+        compared += 1
+        if not np.isnan(line.gain):
+            assert line.gain == pytest.approx((values - by_seed[line.task, "erm"]).mean(), abs=1e-5)
+    claims = pd.read_csv(report / "claims.csv", keep_default_na=False, na_values=[""])
+    simple = {f"{a.title} > {b.title}": (a.name, b.name) for a in titles() for b in titles()}
+    for line in claims[(claims.kind == "greater") & (claims.verdict != "not run")].itertuples():
+        if line.comparison not in simple or " " in line.places:
+            continue
+        first, second = (by_seed[line.places, row] for row in simple[line.comparison])
+        apart = (first - second).to_numpy()
+        assert line.difference == pytest.approx(apart.mean(), abs=1e-5)
+        if len(apart) > 2:
+            test = stats.ttest_1samp(apart, 0)
+            assert line.p == pytest.approx(test.pvalue, rel=1e-3)
+            interval = test.confidence_interval(0.95)
+            assert (line.low, line.high) == pytest.approx((interval.low, interval.high), abs=1e-5)
+            compared += 1
+    if len(tested := claims[claims.p.notna()]):
+        order = tested.p.sort_values()
+        rule = (order * np.arange(len(order), 0, -1)).cummax().clip(upper=1)
+        assert rule[tested.index].to_numpy() == pytest.approx(tested.p_holm.to_numpy(), rel=1e-3)
+    return compared
+
+
+def titles():
+    from bayesft.methods import load
+
+    return [load(name) for name in ("erm", "ftna", "reram_v", "awp", "bayesft")]
+
+
+def test_measures_and_claims_follow_from_the_raw_accuracies(report):
+    assert check(report, end=0.6) > 20
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
+def test_the_same_of_every_committed_report(folder):
+    assert check(folder) > 0
+
+
+def test_a_block_is_filled_with_the_verdicts_of_the_first_report_that_ran(report, tmp_path):
+    text = "before\n<!-- claims: reports/mine -->\nold\n<!-- end -->\nafter\n"
+    found = filled(text, tmp_path)
+    assert filled(found, tmp_path) == found and found.startswith("before\n") and found.endswith("<!-- end -->\nafter\n")
+    claims = pd.read_csv(report / "claims.csv", dtype={"claim": str})
+    line = claims[(claims.claim == "6") & claims.decides].iloc[0]
+    assert "\nold\n" not in found and f"| {line.claim_verdict} | {line.difference:+.3f} ± " in found.replace("**", "")
+    assert "| 12 | Detection: BayesFT's mAP is above ERM's | not run | – | – | – |" in found
+    with pytest.raises(ValueError, match="claims.csv is missing"):
+        filled(text.replace("mine", "none"), tmp_path)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_say_what_the_reports_say(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text == filled(text, ROOT), "run make readme"
+    assert len(BLOCK.findall(text)) == text.count("<!-- claims:"), "a block has no end"
+
+
+def test_the_list_of_reports_is_current():
+    page = ROOT / "reports/README.md"
+    assert not REPORTS or page.read_text(encoding="utf-8") == reports_page(ROOT / "reports"), "run make readme"
