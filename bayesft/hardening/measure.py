@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
@@ -28,6 +27,7 @@ from bayesft.hardening.checks import (
     whole_number,
 )  # fmt: skip
 from bayesft.hardening.probe import check_reach, same
+from bayesft.hardening.progress import tqdm
 from bayesft.hardening.robustness import Robustness
 from bayesft.hardening.scores import Score, Scorer, count_of
 from bayesft.hardening.state import Snapshot, own_random, seed_all, unchanged

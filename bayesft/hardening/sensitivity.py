@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
-from tqdm.auto import tqdm
 
 from bayesft.drift.copies import select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.scope import Where
 from bayesft.hardening.checks import check_fault, check_model
 from bayesft.hardening.measure import evaluate
+from bayesft.hardening.progress import tqdm
 from bayesft.hardening.robustness import Difference, Robustness
 
 if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from tqdm.auto import tqdm
 
 from bayesft.hardening.batches import Batches, mapped, parted, tensors
 from bayesft.hardening.checks import check_no_nan
+from bayesft.hardening.progress import tqdm
 from bayesft.hardening.state import own_random, seed_all
 from bayesft.hardening.step import Hardening
 from bayesft.seeds import derive_seed

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.hardening.batches import Batches
 from bayesft.hardening.checks import check_fault, checked_levels, whole_number
 from bayesft.hardening.measure import evaluate
+from bayesft.hardening.progress import tqdm
 from bayesft.hardening.resume import fingerprint, opened
 from bayesft.hardening.state import own_random
 from bayesft.seeds import derive_seed

@@ -11,6 +11,7 @@ import ray
 import torch
 from ray.util.joblib import register_ray
 
+from bayesft import tune
 from bayesft.data import Split
 from bayesft.methods import load
 from bayesft.search.algorithm1 import search
@@ -30,6 +31,17 @@ class Noting(Problem):
         return super().scores(*arguments)
 
 
+FOLDER = Path(sys.argv[1])
+
+
+def train(values: dict) -> torch.nn.Module:
+    """A network, with a note of the process that makes it."""
+    (FOLDER / f"tune {os.getpid()}").touch()
+    network = torch.nn.Linear(16, 4)
+    network.weight.data *= values["scale"]
+    return network
+
+
 def main() -> None:
     torch.set_num_threads(1)
     images, labels = torch.randn(60, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
@@ -37,16 +49,21 @@ def main() -> None:
     parts, recipe = (Split(images[:40], labels[:40]), Split(images[40:], labels[40:])), Recipe(epochs=4, batch_size=16)
     settings = SearchSettings(trials=6, initial=2, epochs=2, draws=2, weights="scratch", batch=3)
     alone = search(Problem("tiny", network, 4, *parts, recipe, 0), load("bayesft"), settings)
+    options = {"space": {"scale": (0.1, 2.0)}, "trials": 4, "batch": 2, "levels": (0.5,), "draws": 2, "progress": False}
+    tuned_alone = tune(train, (images.flatten(1), labels), **options)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     register_ray()
-    folder = Path(sys.argv[1])
     with joblib.parallel_config(backend="ray", n_jobs=2, ray_remote_args={"num_cpus": 1}):
-        noting = Noting("tiny", network, 4, *parts, recipe, 0, folder=str(folder))
+        noting = Noting("tiny", network, 4, *parts, recipe, 0, folder=str(FOLDER))
         together = search(noting, load("bayesft"), settings)
+        tuned = tune(train, (images.flatten(1), labels), **options)
     cpus = ray.cluster_resources()["CPU"]
     ray.shutdown()
-    workers = [path for path in folder.iterdir() if path.name != str(os.getpid())]
-    print(json.dumps({"cpus": cpus, "workers": len(workers), "same": alone.trials == together.trials}))
+    others = [path.name for path in FOLDER.iterdir() if path.name.split()[-1] != str(os.getpid())]
+    equal = [[t.values, t.objective] for t in tuned.trials] == [[t.values, t.objective] for t in tuned_alone.trials]
+    workers = sum(not name.startswith("tune") for name in others)
+    found = {"cpus": cpus, "workers": workers, "same": alone.trials == together.trials}
+    print(json.dumps({**found, "tune": equal, "tune elsewhere": len(others) > workers}))
 
 
 if __name__ == "__main__":

@@ -123,4 +123,4 @@ def test_trials_run_on_a_ray_cluster(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"cpus": 2.0, "workers": 2, "same": True}
+    assert found == {"cpus": 2.0, "workers": 2, "same": True, "tune": True, "tune elsewhere": True}
