@@ -121,7 +121,7 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
     columns = 4 if len(found) > 1 else 2
     most = max(len(of.rows) for of in found.values())
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.4 * columns, lines * (0.9 + 0.21 * most)), squeeze=False, layout="constrained"
+        lines, columns, figsize=(3.4 * columns, lines * (1.1 + 0.21 * most)), squeeze=False, layout="constrained"
     )
     pairs = axes.reshape(-1, 2)
     for left, right in pairs[len(found) :]:
@@ -138,9 +138,12 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
             right.errorbar(gain.mean, place, xerr=_half(gain), color=colour, marker="o", ls="", ms=5, capsize=2)
         left.set_yticks(range(len(of.rows)), [result.title(row) for row in reversed(of.rows)], fontsize=7)
         right.set_yticks(range(len(of.rows)), [])
+        for ax in (left, right):
+            ax.set_ylim(-0.6, len(of.rows) - 0.4)
         right.axvline(0, color="0.4", lw=1)
         left.set_xlabel(f"mean {TASKS[task].metric}, {of.range}")
         right.set_xlabel("gain by calibration, paired")
+        left.set_xlim(max(left.get_xlim()[0], 0), min(left.get_xlim()[1], 1))
         seeds = result.intervals()
         titled(left, f"({TASKS[task].panel}) {result.heading(task)}", seeds, f"{of.images} images calibrate a device")
     handles = [
@@ -150,7 +153,7 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
     panels = {task: TASKS[task].panel for task in found}
     results = {task: of.results for task, of in found.items()}
-    save(figure, folder, "calibration", notes(results, panels, f"{note}; {CONTRACT}", 45 * columns))
+    save(figure, folder, "calibration", notes(results, panels, f"{note}; {CONTRACT.rstrip('.')}", 45 * columns))
 
 
 def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
@@ -182,7 +185,7 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
         _further(right, of, rows[0])
     panels = {task: TASKS[task].panel for task in found}
     results = {task: of.results for task, of in found.items()}
-    save(figure, folder, "calibration-details", notes(results, panels, f"{note}; {CONTRACT}", 150))
+    save(figure, folder, "calibration-details", notes(results, panels, f"{note}; {CONTRACT.rstrip('.')}", 150))
 
 
 def _further(ax, of: Calibrated, row: str) -> None:
