@@ -24,8 +24,8 @@ def calibration_layers(model: nn.Module, layers: Layers = "all") -> dict[str, Di
         model: the network.
         layers: "all" is every linear layer, convolution, attention (its projections and its result) and normalisation
             with parameters; "weights" is these without normalisations. Else the names of modules, or of an attention's
-            projections ("attention.q_proj", "attention.k_proj", "attention.v_proj"); or a mapping from names to the channel dimension,
-            which is needed for modules of a kind that PyTorch does not have.
+            projections ("attention.q_proj", "attention.k_proj", "attention.v_proj"); or a mapping from names to the
+            channel dimension, which is needed for modules of a kind that PyTorch does not have.
 
     Returns:
         For each name the dimensions of the channels: the last of linear layers and attention, the one before the

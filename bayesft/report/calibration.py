@@ -23,9 +23,9 @@ from bayesft.tasks import TASKS
 
 MARK = "+cal"
 CONTRACT = (
-    f"{MARK} is another contract: each device is accessed and runs a few unlabelled training images, and it has a digital "
-    "scale and offset a channel (docs/calibration.md). Such rows are compared with the same row without, and not ranked "
-    "among the others."
+    f"{MARK} is another contract: each device is accessed and runs a few unlabelled training images, and it has a "
+    "digital scale and offset a channel (docs/calibration.md). Such rows are compared with the same row without, and "
+    "not ranked among the others."
 )
 DETAILS = {"images": "how many images", "layers": "which layers", "calibrated_at": "calibrated once, then drifted on"}
 
@@ -151,9 +151,8 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
         Line2D([], [], color="black", ls="", marker="o", label=f"each device calibrated ({MARK})"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
-    panels = {task: TASKS[task].panel for task in found}
-    results = {task: of.results for task, of in found.items()}
-    save(figure, folder, "calibration", notes(results, panels, f"{note}; {CONTRACT.rstrip('.')}", 45 * columns))
+    save(figure, folder, "calibration")
+    return CONTRACT
 
 
 def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
@@ -167,13 +166,16 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
             look = result.look(row)
             counts = {**of.details[row]["images"], str(of.images): result.accuracy[row + MARK]}
             counts = dict(sorted(counts.items(), key=lambda entry: int(entry[0])))
-            curve(left, list(map(int, counts)), [of.mean(v) for v in counts.values()], look, result.title(row) + MARK, i)
+            means = [of.mean(values) for values in counts.values()]
+            curve(left, list(map(int, counts)), means, look, result.title(row) + MARK, i)
             left.axhline(result.area(row).mean, color=look.colour, ls=":", lw=1)
             layers = {"none": result.accuracy[row], **of.details[row]["layers"], "all": result.accuracy[row + MARK]}
             for place, values in enumerate(reversed(layers.values())):
                 e = of.mean(values)
                 shift = 0.12 * (i - (len(rows) - 1) / 2)
-                middle.errorbar(e.mean, place - shift, xerr=_half(e), color=look.colour, marker=look.marker, ls="", capsize=2)
+                middle.errorbar(
+                    e.mean, place - shift, xerr=_half(e), color=look.colour, marker=look.marker, ls="", capsize=2
+                )
             middle.set_yticks(range(len(layers)), list(reversed(layers)), fontsize=8)
         left.set(xscale="log", xlabel="calibration images", ylabel=f"mean accuracy, {of.range}")
         left.set_xticks(list(map(int, counts)), list(counts))
@@ -183,9 +185,8 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
         middle.set_xlabel(f"mean accuracy, {of.range}")
         titled(middle, "which layers are calibrated")
         _further(right, of, rows[0])
-    panels = {task: TASKS[task].panel for task in found}
-    results = {task: of.results for task, of in found.items()}
-    save(figure, folder, "calibration-details", notes(results, panels, f"{note}; {CONTRACT.rstrip('.')}", 150))
+    save(figure, folder, "calibration-details")
+    return "Left: how many images. Middle: which layers. Right: a device that is calibrated once, and drifts on."
 
 
 def _further(ax, of: Calibrated, row: str) -> None:

@@ -43,7 +43,8 @@ def made(kind: str) -> tuple[Attends, tuple]:
 def outputs(model: Attends, x: tuple) -> list[torch.Tensor]:
     """The three projections of the inputs."""
     a = model.attention
-    weights = a.in_proj_weight.chunk(3) if a.in_proj_weight is not None else [a.q_proj_weight, a.k_proj_weight, a.v_proj_weight]
+    own = a.in_proj_weight is None
+    weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if own else a.in_proj_weight.chunk(3)
     biases = (0, 0, 0) if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
     return [inputs @ w.T + b for inputs, w, b in zip(x, weights, biases, strict=True)]
 
