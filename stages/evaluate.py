@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.data import Scenes
-from bayesft.drift import fault_model
+from bayesft.drift import FaultModel, fault_model
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import counted_grid, sigma_grid
 from bayesft.files import write_json
@@ -59,9 +59,13 @@ def _key(stage: Stage, item: Item, file: Path, **more: object) -> str:
     return stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"])))
 
 
+def _fault(item: Item) -> FaultModel:
+    return fault_model(item["drift"]["model"], item["drift"]["settings"])
+
+
 def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     images = load_images(item)
-    test, fault = images.standardised(stage.device)["test"], fault_model(item["drift"]["model"], item["drift"]["settings"])
+    test, fault = images.standardised(stage.device)["test"], _fault(item)
     rows = {}
     for file in files:
         trained = Trained.load(file)
@@ -87,7 +91,7 @@ def _calibrated(stage: Stage, item: Item, file: Path) -> dict:
     """The accuracies of calibrated copies of a row's network, and what else is asked of its calibration."""
     c, key, trained = item["calibration"], (item["task"], item["seed"]), Trained.load(file)
     parts = load_images(item).standardised(stage.device)
-    train, fault = parts["train"].images, fault_model(item["drift"]["model"], item["drift"]["settings"])
+    train, fault = parts["train"].images, _fault(item)
 
     def measured(images: int = c["images"], **how: Any) -> list:
         given = {"layers": c["layers"], **how}
@@ -118,7 +122,7 @@ def _calibrated_detector(stage: Stage, item: Item, file: Path) -> dict:
     c, key = item["calibration"], (item["task"], item["seed"])
     network = Trained.load(file).networks(stage.device)[0]
     parts = Scenes.load(dataset(item["data"])).limited(item["images"]).parts
-    fault = fault_model(item["drift"]["model"], item["drift"]["settings"])
+    fault = _fault(item)
     chosen = [parts["train"][i] for i in calibration_images(parts["train"], c["images"], key)]
     about = {"draws": c["draws"], "calibration": {"images": c["images"], "layers": c["layers"]}}
     with stage.store.keep(_key(stage, item, file, **about)) as checkpoint:
@@ -135,7 +139,7 @@ def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     from bayesft.evaluation.pictures import detection_pictures
     from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
 
-    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), fault_model(item["drift"]["model"], item["drift"]["settings"])
+    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), _fault(item)
     rows, key, parameters = {}, (item["task"], item["seed"]), item["drift"]["parameters"]
     test, shown = scenes.parts["test"], item["pictures"]
     for file in files:

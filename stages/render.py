@@ -13,7 +13,8 @@ from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
 from bayesft.files import read_json, write_json, write_text
 from bayesft.methods import load
-from bayesft.report import figures, worth
+from bayesft.report import calibration, figures, worth
+from bayesft.report.calibration import Calibrated
 from bayesft.report.claims import CLAIMS, claims_table, judge, summary
 from bayesft.report.details import data_list, details
 from bayesft.report.offline import offline_page
@@ -53,11 +54,12 @@ def main() -> None:
     maps = Boundaries.load(Path("data/boundary.safetensors"))
     judged = judge(CLAIMS, {**tasks, **factors}, plan["budgets"])
     captions = _draw(plan, tasks, ablations, studies, maps, folder / "figures")
+    calibrated = _calibrated(tasks)
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
               "measures": measures_table({**tasks, **factors}), "accuracies": accuracies_table({**tasks, **factors}),
-              "searches": searches_table(tasks)}  # fmt: skip
+              "searches": searches_table(tasks), "calibration": calibration.lines(calibrated)}  # fmt: skip
     for of, table in tables.items():
         write_text(folder / f"{of}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
@@ -66,12 +68,13 @@ def main() -> None:
     sections = [
         claims_section(judged),
         figures_section(captions, seen, tasks),
+        calibration.section(calibrated, folder / "figures"),
         tables_section(tasks, note),
         more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
     ]
     write_text(folder / "README.md", page(title, sections))
     write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
-    write_text(folder / "details.md", details(title, note, tasks, ablations, studies))
+    write_text(folder / "details.md", details(title, note, tasks, ablations, studies) + calibration.tables(calibrated))
     write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
     print(f"render: {summary(judged)} See {folder}/README.md")
@@ -136,6 +139,18 @@ def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:
     }
     joined = {seed: _joined(contents, task) for seed, contents in files.items()}
     return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]}, range_of(task))
+
+
+def _calibrated(tasks: Mapping[str, TaskResults]) -> dict[str, Calibrated]:
+    """The calibrated copies of the tasks that have some."""
+    found = {}
+    for task, result in tasks.items():
+        files = {row: {seed: read_json(RESULTS / row / f"{task}-{seed}.json") for seed in result.seeds}
+                 for row in result.rows()}  # fmt: skip
+        entries = {row: {seed: content["calibrated"] for seed, content in of_seed.items() if "calibrated" in content}
+                   for row, of_seed in files.items()}  # fmt: skip
+        found[task] = Calibrated.gather(result, entries)
+    return {task: of for task, of in found.items() if of is not None}
 
 
 def _joined(contents: Iterable[dict[str, Any]], task: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python -m studies.calibration --mirror FOLDER [--minutes 45] [--tasks mlp-mnist lenet-mnist …]
 
 Finished items are in the store (data/store), so a stopped run goes on where it was, and a run of 0 minutes gives what
-is there. Every number of a recipe is chosen on validation images with seeds that no result uses (the question "recipe").
+is there. Choices are made on validation images with seeds that no result uses (the questions "recipe" and "labels,
+choice").
 Results: docs/calibration.csv, a line for each network, seed, setting and level; docs/calibration-tables.md.
 """
 
@@ -78,7 +79,7 @@ FAULTS: tuple[tuple[str, dict, tuple[float, ...]], ...] = (  # in the weights of
     ("quantise", {"bits": 3, "scale": "uniform"}, (0.0,)),
     ("quantise", {"bits": 2, "scale": "uniform"}, (0.0,)),
 )
-LABELS = (30, 0.03)  # steps and lr of fine-tuning with labels, chosen on validation images (the question "labels, choice")
+LABELS = (30, 0.03)  # steps and lr of fine-tuning with labels
 
 
 class DigitsTransformer(nn.Module):
@@ -316,8 +317,10 @@ def which_layers(study: Study, task: str, rows: Iterable[str], seeds: Iterable[i
     for seed in seeds:
         for row in rows:
             for name in known:
-                study.measure("layers", task, row, seed, name,
-                              lambda c, of=name: c.calibrated(layers=layer_choices(c.trained.networks()[0])[of]))  # fmt: skip
+                def chosen(c: Copies, of: str = name) -> np.ndarray:
+                    return c.calibrated(layers=layer_choices(c.trained.networks()[0])[of])
+
+                study.measure("layers", task, row, seed, name, chosen)
 
 
 def how_often(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int]) -> None:
@@ -326,9 +329,8 @@ def how_often(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int]
     for seed in seeds:
         for row in rows:
             for at in sigmas[1:-1]:
-                study.measure(
-                    "further", task, row, seed, f"calibrated at σ = {at:g}", lambda c, s=at: c.calibrated(calibrated_at=s)
-                )
+                name = f"calibrated at σ = {at:g}"
+                study.measure("further", task, row, seed, name, lambda c, s=at: c.calibrated(calibrated_at=s))
 
 
 def other_data(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int]) -> None:
@@ -343,8 +345,10 @@ def other_data(study: Study, task: str, rows: Iterable[str], seeds: Iterable[int
             study.measure("brightness", task, row, seed, "calibrated with training images",
                           lambda c: c.calibrated(brighter=bright), decides=bright)  # fmt: skip
             study.measure("brightness", task, row, seed, "calibrated with brighter images, and so the reference",
-                          lambda c: c.calibrated(brighter=bright, images=c.images(N) + bright), decides=bright)  # fmt: skip
-            study.measure("brightness", task, row, seed, "calibrated with brighter images, the reference with training images",
+                          lambda c: c.calibrated(brighter=bright, images=c.images(N) + bright),
+                          decides=bright)  # fmt: skip
+            name = "calibrated with brighter images, the reference with training images"
+            study.measure("brightness", task, row, seed, name,
                           lambda c: c.calibrated(brighter=bright, images=c.images(N) + bright,
                                                  reference_images=c.images(N)), decides=bright)  # fmt: skip
 

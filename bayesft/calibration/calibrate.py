@@ -1,5 +1,6 @@
 """A faulty copy corrected channel by channel to what its clean network gave."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
@@ -9,6 +10,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from bayesft.calibration import attention
+from bayesft.calibration.attention import Projection, named_layers
 from bayesft.calibration.layers import Dims, Layers, folds, holder_of_weight, holders, scaled_weight
 from bayesft.calibration.moments import (
     Batch,
@@ -25,6 +28,7 @@ from bayesft.calibration.reference import Reference, calibration_reference
 from bayesft.modes import eval_mode
 
 _RECORD = "_calibration"  # the attribute of a calibrated layer that knows its correction and how to undo it
+_PROJECTIONS = "_calibration_projections"  # the same of an attention's input projections
 
 
 def calibrate(
@@ -114,8 +118,15 @@ def uncalibrate(model: nn.Module) -> nn.Module:
         ValueError: if the network is not calibrated.
     """
     records = {module: vars(module)[_RECORD] for module in model.modules() if _RECORD in vars(module)}
-    if not records:
+    projections = {module: vars(module)[_PROJECTIONS] for module in model.modules() if _PROJECTIONS in vars(module)}
+    if not records and not projections:
         raise ValueError("the network is not calibrated")
+    for module, kept in projections.items():
+        delattr(module, _PROJECTIONS)
+        if kept.before is not None:
+            module._parameters.update(kept.before)
+            continue
+        attention.undo(module)
     for module, record in records.items():
         delattr(module, _RECORD)
         if record.before is not None:
@@ -129,7 +140,15 @@ def uncalibrate(model: nn.Module) -> nn.Module:
 
 def corrections(model: nn.Module) -> dict[str, Correction]:
     """The scale and the shift of each channel of a calibrated network, by layer: what a device's digital part needs."""
-    return {name: vars(module)[_RECORD].correction for name, module in model.named_modules() if _RECORD in vars(module)}
+    found = {}
+    for name, layer in named_layers(model).items():
+        if isinstance(layer, Projection):
+            record = vars(layer.attention).get(_PROJECTIONS)
+            if record is not None and layer.number in record.corrections:
+                found[name] = record.corrections[layer.number]
+        elif _RECORD in vars(layer):
+            found[name] = vars(layer)[_RECORD].correction
+    return found
 
 
 @torch.no_grad()
@@ -162,17 +181,42 @@ class _Record:
     before: dict[str, nn.Parameter | None] | None
 
 
+@dataclass(frozen=True)
+class _Projections:
+    """How an attention's projections are calibrated. `before`: its parameters, if they were replaced."""
+
+    corrections: dict[int, Correction]
+    before: dict[str, nn.Parameter | None] | None
+
+
 @torch.no_grad()
 def _install(model: nn.Module, found: dict[str, Correction], dims: dict[str, Dims], fold: bool) -> None:
-    shares = holders(model)
+    shares, layers = holders(model), named_layers(model)
+    projections: dict[nn.MultiheadAttention, dict[int, Correction]] = defaultdict(dict)
     for name, pair in found.items():
-        module = model.get_submodule(name)
+        module = layers[name]
+        if isinstance(module, Projection):
+            projections[module.attention][module.number] = pair
+            continue
         before = _fold(holder_of_weight(module), pair) if fold and folds(module, shares) else None
         setattr(module, _RECORD, _Record(pair, dims[name], before))
         if before is None:
             module.register_buffer("calibration_scale", pair.scale)
             module.register_buffer("calibration_shift", pair.shift)
             module.register_forward_hook(_correct_output)
+    for module, pairs in projections.items():
+        alone = all(shares[id(theta)] == 1 for theta in module._parameters.values() if theta is not None)
+        setattr(module, _PROJECTIONS, _correct_projections(module, pairs, fold and alone))
+
+
+def _correct_projections(module: nn.MultiheadAttention, pairs: dict[int, Correction], fold: bool) -> _Projections:
+    if fold:
+        learns = next(theta for theta in module._parameters.values() if theta is not None).requires_grad
+        values = attention.corrected(module, pairs)
+        before = attention.replace(module, {k: nn.Parameter(v, requires_grad=learns) for k, v in values.items()})
+        return _Projections(pairs, before)
+    attention.keep(module, pairs)
+    return _Projections(pairs, None)
 
 
 def _fold(holder: nn.Module, pair: Correction) -> dict[str, nn.Parameter | None]:

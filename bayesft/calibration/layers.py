@@ -8,6 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from bayesft.calibration.attention import Projection, named_layers
+
 _BY_SHAPE = (nn.LayerNorm, nn.RMSNorm)  # their parameters have the shape of the output's last dimensions
 _NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, *_BY_SHAPE)
 
@@ -20,9 +22,10 @@ def calibration_layers(model: nn.Module, layers: Layers = "all") -> dict[str, Di
 
     Args:
         model: the network.
-        layers: "all" is every linear layer, convolution, attention and normalisation with parameters; "weights" is
-            these without normalisations. Else the names of modules; or a mapping from names to the channel dimension,
-            which is needed for modules of a kind that PyTorch does not have.
+        layers: "all" is every linear layer, convolution, attention (its projections and its result) and normalisation
+            with parameters; "weights" is these without normalisations. Else the names of modules, or of an attention's
+            projections ("attention.q_proj", "attention.k_proj", "attention.v_proj"); or a mapping from names to the
+            channel dimension, which is needed for modules of a kind that PyTorch does not have.
 
     Returns:
         For each name the dimensions of the channels: the last of linear layers and attention, the one before the
@@ -32,7 +35,7 @@ def calibration_layers(model: nn.Module, layers: Layers = "all") -> dict[str, Di
     Raises:
         ValueError: for a name that is no module's, or for a module whose channel dimension is not known.
     """
-    modules = dict(model.named_modules())
+    modules = named_layers(model)
     if isinstance(layers, str):
         if layers not in ("all", "weights"):
             raise ValueError(f'layers = {layers!r}: must be "all", "weights", or names of modules')
@@ -57,11 +60,13 @@ def calibration_layers(model: nn.Module, layers: Layers = "all") -> dict[str, Di
 
 def structure(model: nn.Module) -> dict[str, list[int]]:
     """The fingerprint of a network's structure: its layers with channels, by name, and the shape of their channels."""
-    return {name: list(channels) for name, module in model.named_modules() if (channels := _channels(module))}
+    return {name: list(channels) for name, layer in named_layers(model).items() if (channels := _channels(layer))}
 
 
-def _channels(module: nn.Module) -> tuple[int, ...]:
+def _channels(module: nn.Module | Projection) -> tuple[int, ...]:
     """The shape of the module's channels, () for a module that has none or is not known."""
+    if isinstance(module, Projection):
+        return (module.attention.embed_dim,)
     if isinstance(module, _ConvNd):
         return (module.out_channels,)
     if isinstance(module, (nn.Linear, nn.Bilinear)):
@@ -73,7 +78,7 @@ def _channels(module: nn.Module) -> tuple[int, ...]:
     return ()
 
 
-def _dims(module: nn.Module) -> Dims:
+def _dims(module: nn.Module | Projection) -> Dims:
     if isinstance(module, _ConvNd):
         return (-1 - len(module.kernel_size),)
     if isinstance(module, _BY_SHAPE):

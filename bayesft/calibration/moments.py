@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bayesft.calibration import attention
+from bayesft.calibration.attention import Projection, named_layers
 from bayesft.calibration.layers import Dims
 
 Batch = Any  # one tensor, a tuple of tensors (several inputs), or a dict of them (inputs by name)
@@ -87,7 +89,11 @@ def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batc
     found: dict[str, list[Moments]] = defaultdict(list)
     for batch in batches:
         calls: dict[str, list[Moments]] = defaultdict(list)
-        with outputs_of(model, layers, lambda name, y, calls=calls: calls[name].append(Moments.of(y, layers[name]))):
+
+        def note(name: str, output: Tensor, calls: dict = calls) -> None:
+            calls[name].append(Moments.of(output, layers[name]))
+
+        with outputs_of(model, layers, note):
             forward(model, batch)
         for name, moments in calls.items():
             if name in found and len(found[name]) != len(moments):
@@ -111,7 +117,7 @@ def correcting(
     """
     found: dict[str, list[Moments]] = defaultdict(list)
 
-    def correct(name: str, output: Tensor) -> Tensor:
+    def correct(name: str, output: Tensor) -> Correction:
         moments, calls = Moments.of(output, layers[name]), found[name]
         calls.append(calls[-1].merged(moments) if calls else moments)
         if len(calls) > len(clean[name]):
@@ -120,7 +126,7 @@ def correcting(
         if moments.mean.shape != target.mean.shape:
             shapes = f"{tuple(moments.mean.shape)}, those of the reference {tuple(target.mean.shape)}"
             raise ValueError(f"layer {name!r}: channels of shape {shapes}")
-        return correction(calls[-1], target, terms)(output, layers[name])
+        return correction(calls[-1], target, terms)
 
     with outputs_of(model, layers, correct):
         yield found
@@ -144,23 +150,41 @@ def check(moments: Mapping[str, list[Moments]], whose: str) -> None:
 
 @contextmanager
 def outputs_of(
-    model: nn.Module, layers: Iterable[str], act: Callable[[str, Tensor], Tensor | None]
+    model: nn.Module, layers: Mapping[str, Dims], act: Callable[[str, Tensor], Correction | None]
 ) -> Iterator[nn.Module]:
-    """Within it, `act` gets the name and the output of each layer of `layers` that is called, and may replace it.
+    """Within it, `act` gets the name and the output of each layer that is called, and may give a correction of it.
 
     Of a module that returns a tuple, the output is the first (attention).
     """
 
     def hook(name: str):
         def on_output(module: nn.Module, args: tuple, output: Any) -> Any:
-            if isinstance(output, tuple):
-                first = act(name, output[0])
-                return None if first is None else (first, *output[1:])
-            return act(name, output)
+            first = output[0] if isinstance(output, tuple) else output
+            pair = act(name, first)
+            if pair is None:
+                return None
+            first = pair(first, layers[name])
+            return (first, *output[1:]) if isinstance(output, tuple) else first
 
         return on_output
 
-    hooks = [model.get_submodule(name).register_forward_hook(hook(name)) for name in layers]
+    def projected(names: Mapping[int, str]):
+        def pairs_of(output: Callable[[int], Tensor]) -> dict[int, Correction]:
+            pairs = {number: act(name, output(number)) for number, name in names.items()}
+            return {number: pair for number, pair in pairs.items() if pair is not None}
+
+        return pairs_of
+
+    hooks, known = [], named_layers(model)
+    projections: dict[nn.Module, dict[int, str]] = defaultdict(dict)
+    for name in layers:
+        layer = known[name]
+        if isinstance(layer, Projection):
+            projections[layer.attention][layer.number] = name
+        else:
+            hooks.append(layer.register_forward_hook(hook(name)))
+    for module, names in projections.items():
+        hooks += attention.hook(module, projected(names))
     try:
         with every_module_called():
             yield model

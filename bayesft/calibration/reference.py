@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bayesft.calibration.attention import named_layers
 from bayesft.calibration.layers import Dims, Layers, calibration_layers, structure
 from bayesft.calibration.moments import Batch, Moments, check, measure
 from bayesft.files import atomic
@@ -67,7 +68,7 @@ class Reference:
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise ValueError where `model` has another structure, or the examples another shape, than the reference's."""
-        modules, found = dict(model.named_modules()), structure(model)
+        modules, found = named_layers(model), structure(model)
         for name in [*self.structure, *found]:
             if self.structure.get(name) != found.get(name):
                 raise ValueError(

@@ -121,9 +121,8 @@ def calibrated_accuracy_grid(
     form = memory_format(networks[0]) if images.dim() == 4 else torch.preserve_format
     images = images.clone(memory_format=form)
     batch = min(CPU_IMAGES, images_within(CPU_MAP_MIB, networks[0], data.images))
-    batches = [
-        (x.clone(memory_format=form), y) for x, y in zip(data.images.split(batch), data.labels.split(batch), strict=True)
-    ]
+    inputs = [x.clone(memory_format=form) for x in data.images.split(batch)]
+    batches = list(zip(inputs, data.labels.split(batch), strict=True))
     own = images if reference_images is None else reference_images
     references = [calibration_reference(network, own, layers=layers) for network in networks]
 

@@ -124,6 +124,7 @@ def more_section(names: Iterable[str]) -> str:
         "details.md": "all tables", "report.html": "this page with curves that answer; open it in a browser",
         "accuracies.csv": "every accuracy by seed, draw and σ", "measures.csv": "clean, area, σ50, gain of every row",
         "results.csv": "every curve", "searches.csv": "every trial", "claims.csv": "every comparison",
+        "calibration.csv": "every accuracy of calibrated copies, another contract",
         "provenance.json": "parameters, data, code, processor, versions",
     }  # fmt: skip
     return "Beside this page: " + "; ".join(f"[{name}]({name}) ({what[name]})" for name in names) + "."

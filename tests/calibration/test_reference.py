@@ -90,7 +90,9 @@ def test_attention_is_measured_behind_its_output_projection():
     model, x = make("attention")
     assert isinstance(model, Attention)
     reference = calibration_reference(model, x)
-    assert list(reference.moments) == ["attention", "last"]  # no embedding, and no output projection of its own
+    # No embedding, and no output projection of its own.
+    projections = [f"attention.{part}" for part in ("q_proj", "k_proj", "v_proj")]
+    assert list(reference.moments) == [*projections, "attention", "last"]
     seen = model.words(x)
     y = model.attention(seen, seen, seen)[0].detach()
     torch.testing.assert_close(reference.moments["attention"][0].mean, y.mean((0, 1)))

@@ -69,6 +69,20 @@ def test_a_task_has_results_of_all_its_rows(workspace, task):
                 assert ((accuracy >= 0) & (accuracy <= 1)).all()
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_row_has_its_calibrated_copies(workspace, task):
+    for row in workspace.rows_of(task):
+        found = results(row, task)
+        calibrated, (plain, *_) = found["calibrated"], [found["rows"][row]]
+        assert calibrated["images"] == min(128, found["data"]["images_used"]["train"])
+        draws = workspace.calibrated(task, row)["draws"]
+        assert np.array(calibrated["accuracy"]).shape == (len(calibrated["sigmas"]), draws)
+        assert set(calibrated["sigmas"]) <= set(found["sigmas"])
+        assert calibrated["accuracy"][0][0] == pytest.approx(plain["accuracy"][0][0], abs=0.05)
+        asked = row in workspace.calibration.details.methods and task in workspace.calibration.details.tasks
+        assert set(calibrated.get("details", ())) == (set() if not asked else {"images", "layers", "calibrated_at"})
+
+
 @pytest.mark.parametrize("task", CLASSIFICATION)
 def test_a_searched_row_says_what_was_tried(workspace, task):
     for row in set(workspace.rows_of(task)) & {"bayesft", "random", "algorithm1"}:

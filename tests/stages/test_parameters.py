@@ -76,6 +76,16 @@ def test_a_search_optimises_what_it_is_judged_by(task):
     assert sigmas[0] == 0 and sigmas[-1] == range_of(task)
 
 
+def test_calibration_is_of_the_rows_that_are_named(write):
+    p = load(write(("calibration/methods", ["erm"])))
+    found = p.calibrated("mlp-mnist", "erm")
+    assert found["images"] == 128 and found["sigma_step"] == 0.3 and found["details"]["sigmas"]
+    assert p.calibrated("vgg11-cifar10", "erm")["details"] is None and p.calibrated("mlp-mnist", "awp") is None
+    assert load(write(("calibration/methods", []))).calibrated("mlp-mnist", "erm") is None
+    budget = ("scales/quick/mnist/evaluate", {"sigma_step": 0.1, "draws": 3})
+    assert load(write(budget)).calibrated("mlp-mnist", "erm")["draws"] == 2  # of the layer before it
+
+
 def test_searches_differ_in_what_the_methods_say():
     p = load(PARAMS)
     found, random, published = (p.row_search("mlp-mnist", p.row(r)) for r in ("bayesft", "random", "algorithm1"))
@@ -112,6 +122,15 @@ def test_searches_differ_in_what_the_methods_say():
         ("data/source", "internet", "'embedded' or 'official'"),
         ("drift/parameters", "some", "'all', 'weights' or 'convolutions'"),
         ("drift/model", "lognormol", "must be one of"),
+        ("calibration/images", 1, "greater than or equal to 2"),
+        ("calibration/layers", "some", "'all' or 'weights'"),
+        ("calibration/methods", ["em"], "no row: must be among"),
+        ("calibration/methods", ["erm", "erm"], "listed twice"),
+        ("calibration/details/methods", ["em"], "no row: must be among"),
+        ("calibration/details/tasks", ["maskrcnn-pennfudan"], "has no accuracy: leave it out"),
+        ("scales/quick/all/evaluate", {"sigma_step": 0.2, "draws": 6, "calibrated": {"sigma_step": 0.3, "draws": 2}},
+         "must be a multiple of 0.2"),
+        ("scales/quick/mnist/evaluate/calibrated", {"sigma_step": 0.3, "draws": 11}, "must be at most 10"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),

@@ -112,6 +112,13 @@ def test_the_fault_model_decides_what_drifts(copy):
     assert kinds(changed) >= {"boundary", "train", "evaluate", "study"}
 
 
+def test_calibration_decides_what_is_evaluated_and_trains_nothing(copy):
+    changed = copy.changed("params.yaml", "  images: 128 ", "  images: 64 ")
+    rows = {name for name in copy.before if name.startswith("evaluate.")} - {"evaluate.ablation"}
+    assert changed == rows | {"render.all"}
+    assert copy.changed("params.yaml", "  methods: all ", "  methods: [erm] ") >= {"evaluate.awp", "render.all"}
+
+
 def test_what_decides_no_result_is_in_no_plan(copy):
     assert copy.changed("params.yaml", "sigma_max: 1.2 ", "sigma_max: 1.5 ") == set()
     assert copy.changed("params.yaml", "{backend: fork, jobs: 0}", "{backend: loky, jobs: 3}") == set()

@@ -1,0 +1,239 @@
+"""What calibration is worth: every row with calibrated copies beside the same without, and how little it takes.
+
+A calibrated row ("+cal") is under another contract than the others: each device was accessed, it ran a few unlabelled
+images, and it has a digital scale and offset a channel (docs/calibration.md). So these rows stand in figures and tables
+of their own, each beside the row that it is paired with, and everything here says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from bayesft.evaluation.statistics import Estimate, estimate
+from bayesft.report.details import markdown
+from bayesft.report.results import TaskResults, show
+from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
+from bayesft.tasks import TASKS
+
+MARK = "+cal"
+CONTRACT = (
+    f"{MARK} is another contract: each device is accessed and runs a few unlabelled training images, and it has a "
+    "digital scale and offset a channel (docs/calibration.md). Such rows are compared with the same row without, and "
+    "not ranked among the others."
+)
+DETAILS = {"images": "how many images", "layers": "which layers", "calibrated_at": "calibrated once, then drifted on"}
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The rows of a task without calibration and with it, on the same levels, seeds and draws.
+
+    results: under each row's name the accuracies without calibration, under its name and MARK those with it; rows: the
+    names; images: how many calibrated a device; details: for each row, kind of DETAILS and setting, (seeds, σ, draws).
+    """
+
+    results: TaskResults
+    rows: tuple[str, ...]
+    images: int
+    details: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+
+    @classmethod
+    def gather(cls, result: TaskResults, files: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> "Calibrated | None":
+        """From what the evaluation wrote: for each row and seed, the entry "calibrated". None where there is none.
+
+        Raises:
+            ValueError: σ or images differ, or a level was not measured without calibration.
+        """
+        files = {row: of_seed for row, of_seed in files.items() if len(of_seed) == len(result.seeds)}
+        if not files:
+            return None
+        every = [entry for of_seed in files.values() for entry in of_seed.values()]
+        first = every[0]
+        for key in ("sigmas", "images"):
+            if any(entry[key] != first[key] for entry in every):
+                raise ValueError(f"calibrated rows differ in {key}: run dvc repro, which makes the outdated anew")
+        places = [np.flatnonzero(np.isclose(result.sigmas, sigma)) for sigma in first["sigmas"]]
+        if any(len(place) != 1 for place in places):
+            raise ValueError(f"calibrated at σ = {first['sigmas']}, without calibration at {result.sigmas.tolist()}")
+        accuracy, about, details = {}, {}, {}
+        for row, of_seed in files.items():
+            with_it = np.array([of_seed[seed]["accuracy"] for seed in result.seeds])
+            without = result.accuracy[row][:, np.concatenate(places), : with_it.shape[2]]
+            accuracy |= {row: without, row + MARK: with_it}
+            about |= {row: result.about[row], row + MARK: result.about[row]}
+            if "details" in of_seed[result.seeds[0]]:
+                details[row] = {
+                    kind: {
+                        name: np.array([of_seed[seed]["details"][kind][name] for seed in result.seeds])
+                        for name in of_seed[result.seeds[0]]["details"][kind]
+                    }
+                    for kind in DETAILS
+                }
+        sigmas = np.array(first["sigmas"])
+        end = min(result.measured_to, float(sigmas[-1]))
+        shown = {row: result.shown[row] for row in files if row in result.shown}
+        same = replace(result, sigmas=sigmas, accuracy=accuracy, about=about, metrics={}, end=end, shown=shown)
+        return cls(same, tuple(files), first["images"], details)
+
+    def gain(self, row: str) -> Estimate:
+        """The mean accuracy of a row's calibrated copies minus that of the same copies without, paired."""
+        return self.results.difference(row + MARK, row)
+
+    def mean(self, values: np.ndarray) -> Estimate:
+        """The mean accuracy over the range of σ of `values` (seeds, σ, draws)."""
+        return replace(self.results, accuracy={"": values}, about={"": [{}]}).area("")
+
+    @property
+    def range(self) -> str:
+        """What the mean is over."""
+        return f"σ = 0 … {self.results.measured_to:g}"
+
+
+def section(found: Mapping[str, Calibrated], folder: Path) -> str:
+    """Draw what the results allow into `folder`; the section of the page, "" where there is nothing."""
+    if not found:
+        return ""
+    gains = [of.gain(row) for of in found.values() for row in of.rows]
+    better = sum(e.low > 0 for e in gains)
+    parts = [
+        "## Another contract: every device calibrated",
+        "![Calibration](figures/calibration.png)",
+        f"Calibration adds {np.mean([e.mean for e in gains]):+.3f} on average over {len(gains)} rows of {len(found)} "
+        f"panels; {better} of the paired 95 % intervals lie above 0. {figure_calibration(found, folder)}",
+    ]
+    if asked := {task: of for task, of in found.items() if of.details}:
+        parts += ["![How much calibration takes](figures/calibration-details.png)", figure_details(asked, folder)]
+    return "\n\n".join(parts)
+
+
+def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
+    """Each task, two panels: the mean accuracy of every row without and with calibration, and the paired gain.
+
+    Returns the caption.
+    """
+    lines = -(-len(found) // 2)
+    columns = 4 if len(found) > 1 else 2
+    most = max(len(of.rows) for of in found.values())
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.4 * columns, lines * (1.1 + 0.21 * most)), squeeze=False, layout="constrained"
+    )
+    pairs = axes.reshape(-1, 2)
+    for left, right in pairs[len(found) :]:
+        left.remove()
+        right.remove()
+    for (left, right), (task, of) in zip(pairs, found.items(), strict=False):
+        result = of.results
+        for place, row in enumerate(reversed(of.rows)):
+            without, with_it, colour = result.area(row), result.area(row + MARK), result.look(row).colour
+            left.plot([without.mean, with_it.mean], [place, place], color=colour, lw=1, alpha=0.6)
+            for e, face in ((without, "white"), (with_it, colour)):
+                left.errorbar(e.mean, place, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=5, capsize=2)
+            gain = of.gain(row)
+            right.errorbar(gain.mean, place, xerr=_half(gain), color=colour, marker="o", ls="", ms=5, capsize=2)
+        left.set_yticks(range(len(of.rows)), [result.title(row) for row in reversed(of.rows)], fontsize=7)
+        right.set_yticks(range(len(of.rows)), [])
+        for ax in (left, right):
+            ax.set_ylim(-0.6, len(of.rows) - 0.4)
+        right.axvline(0, color="0.4", lw=1)
+        left.set_xlabel(f"mean {TASKS[task].metric}, {of.range}")
+        right.set_xlabel("gain by calibration, paired")
+        left.set_xlim(max(left.get_xlim()[0], 0), min(left.get_xlim()[1], 1))
+        seeds = result.intervals()
+        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", seeds, f"{of.images} images calibrate a device")
+    handles = [
+        Line2D([], [], color="black", ls="", marker="o", mfc="white", label="without calibration"),
+        Line2D([], [], color="black", ls="", marker="o", label=f"each device calibrated ({MARK})"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
+    save(figure, folder, "calibration")
+    return CONTRACT
+
+
+def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
+    """How many images; which layers; and a device that was calibrated once and has drifted on. Returns the caption."""
+    figure, axes = plt.subplots(
+        len(found), 3, figsize=(12, 3.6 * len(found)), squeeze=False, layout="constrained", width_ratios=(3, 3, 4)
+    )
+    for (left, middle, right), (task, of) in zip(axes, found.items(), strict=True):
+        result, rows = of.results, list(of.details)
+        for i, row in enumerate(rows):
+            look = result.look(row)
+            counts = {**of.details[row]["images"], str(of.images): result.accuracy[row + MARK]}
+            counts = dict(sorted(counts.items(), key=lambda entry: int(entry[0])))
+            means = [of.mean(values) for values in counts.values()]
+            curve(left, list(map(int, counts)), means, look, result.title(row) + MARK, i)
+            left.axhline(result.area(row).mean, color=look.colour, ls=":", lw=1)
+            layers = {"none": result.accuracy[row], **of.details[row]["layers"], "all": result.accuracy[row + MARK]}
+            for place, values in enumerate(reversed(layers.values())):
+                e = of.mean(values)
+                shift = 0.12 * (i - (len(rows) - 1) / 2)
+                middle.errorbar(
+                    e.mean, place - shift, xerr=_half(e), color=look.colour, marker=look.marker, ls="", capsize=2
+                )
+            middle.set_yticks(range(len(layers)), list(reversed(layers)), fontsize=8)
+        left.set(xscale="log", xlabel="calibration images", ylabel=f"mean accuracy, {of.range}")
+        left.set_xticks(list(map(int, counts)), list(counts))
+        left.minorticks_off()
+        left.legend(fontsize=7)
+        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), "dotted: without calibration")
+        middle.set_xlabel(f"mean accuracy, {of.range}")
+        titled(middle, "which layers are calibrated")
+        _further(right, of, rows[0])
+    save(figure, folder, "calibration-details")
+    return "Left: how many images. Middle: which layers. Right: a device that is calibrated once, and drifts on."
+
+
+def _further(ax, of: Calibrated, row: str) -> None:
+    """Accuracy of a row's copies that were calibrated at one σ and are used at each."""
+    result = of.results
+    accuracy_axes(ax, result.sigmas[-1])
+    chance_line(ax, result.data["classes"])
+    curves = {"never": result.accuracy[row]}
+    curves |= {f"at σ = {at}": values for at, values in of.details[row]["calibrated_at"].items()}
+    curves["at each σ"] = result.accuracy[row + MARK]
+    looks = [replace(result.look(row), dashes=":"), *VARIANT_LOOKS[: len(curves) - 2], result.look(row)]
+    for i, ((label, values), look) in enumerate(zip(curves.items(), looks, strict=True)):
+        curve(ax, result.sigmas, [estimate(values[:, j]) for j in range(len(result.sigmas))], look, label, i)
+    ax.legend(fontsize=7, title="calibrated", title_fontsize=7)
+    titled(ax, f"{result.title(row)}: used at σ", "a device that drifts on after its calibration")
+
+
+def _half(e: Estimate) -> float:
+    return e.half_width if np.isfinite(e.half_width) else 0.0
+
+
+def tables(found: Mapping[str, Calibrated]) -> str:
+    """A table for each task, a line a row, in Markdown; "" where there is nothing."""
+    parts = ["## Calibration, another contract", CONTRACT] if found else []
+    for task, of in found.items():
+        result = of.results
+        table = {}
+        for row in of.rows:
+            cells = {"σ = 0": show(result.at(row, 0.0)), f"σ = 0, {MARK}": show(result.at(row + MARK, 0.0))}
+            cells |= {"mean": show(result.area(row)), f"mean, {MARK}": show(result.area(row + MARK))}
+            table[result.title(row)] = {**cells, "gain, paired": show(of.gain(row), "+")}
+        head = f"({TASKS[task].panel}) {result.heading(task)}, {TASKS[task].metric}; mean over {of.range}; {of.images} "
+        parts += [f"{head}images calibrate a device; {result.band()}:", markdown(pd.DataFrame(table).T)]
+    return "\n" + "\n\n".join(parts) + "\n" if parts else ""
+
+
+def lines(found: Mapping[str, Calibrated]) -> pd.DataFrame:
+    """Every number behind it: a line for each task, row, setting, seed, draw and σ. "none": without calibration."""
+    columns = ["task", "row", "setting", "seed", "draw", "sigma", "accuracy"]
+    rows: list[tuple] = []
+    for task, of in found.items():
+        for row in of.rows:
+            settings = {"none": of.results.accuracy[row], f"{of.images} images": of.results.accuracy[row + MARK]}
+            for kind, each in of.details.get(row, {}).items():
+                said = {"images": "{} images", "layers": "layers: {}", "calibrated_at": "calibrated at σ = {}"}[kind]
+                settings |= {said.format(name): values for name, values in each.items()}
+            for setting, values in settings.items():
+                for (s, i, d), value in np.ndenumerate(values):
+                    rows.append((task, row, setting, of.results.seeds[s], d, of.results.sigmas[i], value))
+    return pd.DataFrame(rows, columns=columns)
