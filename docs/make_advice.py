@@ -20,8 +20,8 @@ from bayesft.settings import Recipe
 FILE = Path(__file__).parent / "library" / "advice.json"
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
 SEEDS = (0, 1, 2)
-SCRATCH = [(0.0, 0.0), (0.3, 1.0), (0.1, 1.0), (0.0, 1.0), (0.3, 0.0), (0.1, 0.5)]  # rate, level
-TUNED = [(0.3, 1.0, 1e-2), (0.3, 1.0, 3e-3), (0.3, 1.0, 1e-3), (0.1, 1.0, 1e-2)]  # rate, level, step size
+SCRATCH = [(0.0, 0.0), (0.3, 1.0), (0.1, 1.0), (0.3, 0.0)]  # rate, level
+TUNED = [(0.3, 1.0, 1e-2), (0.3, 1.0, 3e-3), (0.3, 1.0, 1e-3)]  # rate, level, step size
 
 
 class Transformer(nn.Module):
@@ -84,7 +84,7 @@ def main() -> None:
                 curves = result.comparison.curves["hardened"], evaluate(
                     result.model, test, levels=LEVELS, draws=20, seed=seed, progress=False
                 )
-                found[f"{name}/{seed}/{run}"] = [[round(x, 5) for x in (c.area, c.mean[0])] for c in curves]
+                found[f"{name}/{seed}/{run}"] = [[round(float(x), 4) for x in (c.area, c.mean[0])] for c in curves]
                 write_json(FILE, found)
                 print(name, seed, run, found[f"{name}/{seed}/{run}"], flush=True)
 
