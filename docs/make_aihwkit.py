@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python docs/make_aihwkit.py       (needs aihwkit; two minutes on one core)
 
-A multi-layer perceptron on scikit-learn's digits, 1,000 to train and 597 to test, trained plainly ("given") and fine-tuned by
-`harden`; three seeds; 20 programmed copies a seed.
+A multi-layer perceptron on scikit-learn's digits, 1,000 to train and 597 to test, trained plainly ("given") and
+fine-tuned by `harden`; three seeds; 20 programmed copies a seed.
 """
 
 import warnings

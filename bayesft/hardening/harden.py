@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, mapped, parted
-from bayesft.hardening.checks import check_fault, check_model, check_no_nan, checked_device, first_pass, whole_number
+from bayesft.hardening.checks import (
+    check_fault,
+    check_memory,
+    check_model,
+    check_no_nan,
+    checked_device,
+    first_pass,
+    whole_number,
+)  # fmt: skip
 from bayesft.hardening.comparison import Comparison
 from bayesft.hardening.measure import Forward, evaluate
 from bayesft.hardening.probe import same
@@ -40,7 +48,7 @@ if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
     import pandas as pd
 
 SCRATCH = Recipe(epochs=20, batch_size=64)
-FINE_TUNING = Recipe(epochs=20, batch_size=64)
+FINE_TUNING = Recipe(epochs=20, batch_size=64, lr=1e-2)
 SPACE = {"rate": (0.0, 0.8), "level": (0.05, 2.0)}
 
 
@@ -140,6 +148,8 @@ class Hardened:
         return cls(networks, Comparison(curves), about["settings"], about["measured_on"], study)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def harden(
     model: nn.Module | Callable[[], nn.Module],
     train: Any,
@@ -391,6 +401,7 @@ def _start(model: nn.Module | Callable[[], nn.Module], device: Any) -> tuple[nn.
     check_model(built)
     if not any(theta.requires_grad for theta in built.parameters()):
         raise ValueError("model has no parameter that learns")
+    check_memory({**dict(built.named_parameters()), **dict(built.named_buffers())})  # a copy would not share it
     device = checked_device(built, device)
     try:
         start = copy.deepcopy(getattr(built, "_orig_mod", built))

@@ -19,6 +19,7 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
 from bayesft.hardening.checks import (
     check_fault,
+    check_memory,
     check_model,
     check_no_nan,
     checked_device,
@@ -131,6 +132,7 @@ class _Work:
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
         self.parameters = select(model, where)
+        check_memory(self.parameters)
         self.batches = Batches(data, self.seed)
         self.format = torch.preserve_format
 

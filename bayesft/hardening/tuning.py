@@ -244,7 +244,8 @@ def _trial(work: _Work, number: int, values: Values, threads: int) -> tuple[Tune
     began, network, why, objective, error = time.monotonic(), None, "", math.nan, math.nan
     try:
         with own_random(derive_seed("tune", work.measure["seed"], "trial")):
-            network = work.train(dict(values))
+            with torch.inference_mode(False), torch.enable_grad():
+                network = work.train(dict(values))
         if not isinstance(network, nn.Module):
             raise ValueError(f"train gives {type(network).__name__}: must give a torch.nn.Module")
         curve = evaluate(network, work.validation, progress=False, **work.measure)
