@@ -81,7 +81,7 @@ def calibrated_copy(
         with suppress(NotFinite):
             stack.enter_context(calibrated(model, reference, images, fold=not further, terms=terms))
         if further:
-            write(model, used)
+            write(dict(model.named_parameters()), used)
         yield model
 
 

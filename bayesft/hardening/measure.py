@@ -127,7 +127,7 @@ class _Work:
             raise ValueError(f"forward = {forward!r}: must be a function")
         if not (calibrate is None or callable(calibrate) or isinstance(calibrate, (Tensor, tuple, Mapping))):
             kind = type(calibrate).__name__
-            raise ValueError(f"calibrate = {kind}: must be examples (a tensor, a tuple or a dict of them) or a function")
+            raise ValueError(f"calibrate = {kind}: must be examples (a tensor, a tuple, a dict) or a function")
         self.forward, self.calibrate = forward, calibrate
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
@@ -153,15 +153,15 @@ class _Work:
         snapshot.restore()
         self.random = not same(outputs, again)
         del outputs, again
+        self.calibration = "by a function" if callable(self.calibrate) else ""
+        if self.calibrate is not None and not self.calibration:
+            self._make_reference()
         self._choose_way(batch)
         try:  # gradients take memory, and a few examples mostly tell
             self._check_reach(few, seed)
         except Exception:
             snapshot.restore()
             self._check_reach(batch, seed)
-        self.calibration = "by a function" if callable(self.calibrate) else ""
-        if self.calibrate is not None and not self.calibration:
-            self._make_reference()
 
     def _choose_way(self, batch: Any) -> None:
         """How copies pass, with equal results: what is known of a network's structure spares work.
