@@ -74,7 +74,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper: its number, what it says in short, the comparisons that decide it, the figure to look at."""
+    """A claim of the paper: its number, what it says in short, what decides it, and the figure to look at."""
 
     number: str
     said: str
@@ -175,7 +175,8 @@ CLAIMS = (
         Comparison(Side("erm", ("stn-gtsrb",), 0.0, times=0.5), Side("erm", ("stn-gtsrb",), 0.4)),
         Comparison(Side("bayesft", ("stn-gtsrb",), 0.4), Side("bayesft", ("stn-gtsrb",), 0.0, times=0.5)),
     ), "figure3i"),
-    Claim("12", "Detection: BayesFT's mAP is above ERM's", _beats("bayesft", ["erm"], "maskrcnn-pennfudan"), "figure3j"),
+    Claim("12", "Detection: BayesFT's mAP is above ERM's", _beats("bayesft", ["erm"], "maskrcnn-pennfudan"),
+          "figure3j"),
     Claim("13", "BayesFT is “up to 10 times” better than ERM", (
         Comparison(Side("bayesft", _IMAGES), Side("erm", _IMAGES), "ratio"),
     )),
@@ -196,7 +197,7 @@ def judge(
         results: The tasks, and the factors of the ablations ("ablation-mnist/depth").
         budgets: What each task was given. Tasks that are compared with one another must have the same.
     """
-    found = [_compare(claim, comparison, results, budgets or {}) for claim in claims for comparison in claim.comparisons]
+    found = [_compare(claim, of, results, budgets or {}) for claim in claims for of in claim.comparisons]
     corrected = holm([finding.p for finding in found])
     judged: dict[str, list[Finding]] = {claim.number: [] for claim in claims}
     for finding, p in zip(found, corrected, strict=True):

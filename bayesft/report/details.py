@@ -189,7 +189,8 @@ def _metrics_table(result: TaskResults) -> str:
     for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
         for row in result.rows():
             cells = {f"σ = {level:g}": show(result.at(row, level, name)) for level in DETECTION_LEVELS}
-            table[f"{names[name]}: {result.title(row)}"] = {**cells, "area": show(result.area(row, name), missing=NOT_MEASURED)}
+            cells["area"] = show(result.area(row, name), missing=NOT_MEASURED)
+            table[f"{names[name]}: {result.title(row)}"] = cells
     return markdown(pd.DataFrame(table).T)
 
 
@@ -267,7 +268,11 @@ def _range(result: TaskResults, row: str) -> str:
 def _device_table(result: TaskResults) -> str:
     devices = [row for row in result.rows() if any("epochs_repair_per_device" in about for about in result.about[row])]
     table = {
-        result.title(row): {"σ = 0": show(result.at(row, 0.0)), "area": show(result.area(row), missing=NOT_MEASURED), "devices": _range(result, row)}
+        result.title(row): {
+            "σ = 0": show(result.at(row, 0.0)),
+            "area": show(result.area(row), missing=NOT_MEASURED),
+            "devices": _range(result, row),
+        }
         for row in (BASELINE, *result.beside(), *devices)
         if row in result.accuracy
     }

@@ -308,8 +308,8 @@ def figure_search(results: Results, folder: Path) -> str:
 
     _panels(results, folder, "search", panel)
     return (
-        "The best objective so far, on validation images, of the surrogate's search minus that of random search with as "
-        "many trials, paired by seed; band: 95 % interval over seeds, where there are several."
+        "The best objective so far, on validation images, of the surrogate's search minus that of random search with "
+        "as many trials, paired by seed; band: 95 % interval over seeds, where there are several."
     )
 
 

@@ -1,4 +1,4 @@
-"""One page for a browser, with curves that answer: nothing is loaded from outside, the same results give the same bytes.
+"""One page for a browser, with curves that answer. It loads nothing; the same results give the same bytes.
 
 Altair describes the charts, vl-convert has the code that draws them, Jinja2 frames both.
 """
@@ -48,9 +48,9 @@ def offline_page(
     step = min(float(np.diff(result.sigmas).min()) for result in tasks.values() if len(result.sigmas) > 1)
     last = max(float(result.sigmas[-1]) for result in tasks.values())
     return template.render(
-        title=title, summary=summary(judged), claims=claims, panels=panels, notes=notes, script=_script(), step=round(step, 6),
-        last=last,
-    )
+        title=title, summary=summary(judged), claims=claims, panels=panels, notes=notes, script=_script(),
+        step=round(step, 6), last=last,
+    )  # fmt: skip
 
 
 def chart(task: str, result: TaskResults, gain: bool) -> str:
@@ -73,8 +73,9 @@ def chart(task: str, result: TaskResults, gain: bool) -> str:
     y = alt.Y("mean:Q").title(name)
     base = alt.Chart(table).encode(x=x, color=colour)
     shade = base.mark_area().encode(
-        y=alt.Y("low:Q").title(name), y2="high:Q", opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0))
-    )
+        y=alt.Y("low:Q").title(name), y2="high:Q",
+        opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0)),
+    )  # fmt: skip
     line = base.mark_line().encode(
         y=y, opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
     )

@@ -70,7 +70,8 @@ def figures_section(captions: Mapping[str, str], seen: Mapping[str, str], tasks:
         heading = HEADINGS[name].format(metric=measured_as(tasks))
         parts.append(f"## {heading}\n\n![{heading.partition('.')[0]}](figures/{name}.png)")
         parts.append(f"{seen.get(name, '')} {caption}".strip())
-    return "\n\n".join([*parts, "Every figure, and every panel of Figure 3, is a PDF for papers too: [figures](figures)."])
+    parts.append("Every figure, and every panel of Figure 3, is a PDF for papers too: [figures](figures).")
+    return "\n\n".join(parts)
 
 
 def tables_section(tasks: Mapping[str, TaskResults], note: str) -> str:
@@ -181,8 +182,8 @@ def _beats(tasks: Mapping[str, TaskResults]) -> str:
     few = [r.difference(SUBJECT, BASELINE).mean for r in tasks.values() if len(r.seeds) < FEW]
     parts = []
     if many:
-        parts.append(f"Of {len(many)} panels with {FEW} seeds or more, BayesFT is above ERM in {_count(above)} and below "
-                     f"in {_count(below)} (the interval excludes 0).")  # fmt: skip
+        parts.append(f"Of {len(many)} panels with {FEW} seeds or more, BayesFT is above ERM in {_count(above)} and "
+                     f"below in {_count(below)} (the interval excludes 0).")  # fmt: skip
     if few:
         parts.append(f"{len(few)} panels have 1 seed or 2, which proves nothing: it is above ERM in "
                      f"{sum(gain > 0 for gain in few)} of them.")  # fmt: skip
@@ -208,7 +209,8 @@ def _without(tasks: Mapping[str, TaskResults]) -> str:
     said = []
     for task, result in tasks.items():
         for row in result.changed():
-            plain = next((other for other in result.main() if result.shown[other].method == result.shown[row].method), None)
+            method = result.shown[row].method
+            plain = next((other for other in result.main() if result.shown[other].method == method), None)
             if plain:
                 said.append(f"({TASKS[task].panel}) {result.title(row)} {show(result.difference(row, plain), '+')}")
     return f"Area against the same method with batch norm: {'; '.join(said)}."

@@ -86,7 +86,8 @@ def reports_page(folder: Path) -> str:
                      f"{len(about['seeds'])} | {', '.join(map(str, seeds))} | {about['machine']['processor']} | "
                      f"{about['code'][:8]} |")  # fmt: skip
     head = ["| report | data | scale | tasks | seeds | processor | code |", "|---|---|---|---|---|---|---|"]
-    return "\n".join(["# Reports", "", "Each is what `dvc repro` made of one state of the code.", "", *head, *lines]) + "\n"
+    text = ["# Reports", "", "Each is what `dvc repro` made of one state of the code.", "", *head, *lines]
+    return "\n".join(text) + "\n"
 
 
 def main(root: Path = Path(".")) -> None:

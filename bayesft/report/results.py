@@ -262,7 +262,8 @@ class TaskResults:
             numbers = ", ".join(map(str, self.seeds))
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
         devices = {row: self.about[row][0].get("devices", 1) for row in self.rows()}
-        of = "".join(f"; {self.title(row)}: its {count} devices, no interval" for row, count in devices.items() if count > 1)
+        several = {row: count for row, count in devices.items() if count > 1}
+        of = "".join(f"; {self.title(row)}: its {count} devices, no interval" for row, count in several.items())
         return f"95 % interval over {draws} drift draws{of} (1 seed: {self.seeds[0]})"
 
     def images(self) -> str:
@@ -397,9 +398,11 @@ def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
     lines = []
     for task, result in results.items():
         for row in [*result.rows(), *result.beside()]:
-            line = {"task": task, "row": row, "metric": _metric(task), "seeds": len(result.seeds), "range": result.measured_to}
+            line = {"task": task, "row": row, "metric": _metric(task), "seeds": len(result.seeds)}
+            line["range"] = result.measured_to
             gain = result.difference(row, BASELINE) if BASELINE in result.accuracy and row != BASELINE else None
-            found = {"clean": result.at(row, 0.0), "area": result.area(row), "sigma50": result.sigma50(row), "gain": gain}
+            found = {"clean": result.at(row, 0.0), "area": result.area(row), "sigma50": result.sigma50(row)}
+            found["gain"] = gain
             for name, e in found.items():
                 over = e is not None and e.over == "seeds"
                 line |= {name: e.mean if e else None, f"{name}_half_width": e.half_width if over else None}

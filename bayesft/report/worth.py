@@ -40,7 +40,11 @@ class Landscape:
 
     @classmethod
     def gather(cls, files: list[dict], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
-        """From the results of each seed; `area` takes curves (..., σ) to what is under them. Raises ValueError where their rates or numbers of trials differ."""
+        """From the results of each seed; `area` takes curves (..., σ) to what is under them.
+
+        Raises:
+            ValueError: Their rates or numbers of trials differ.
+        """
         if len({(tuple(file["rates"]), len(file["equal_trials"]["objective"])) for file in files}) > 1:
             raise ValueError("the study's seeds have other rates or other numbers of trials: run dvc repro")
         return cls(
@@ -99,8 +103,8 @@ class Study:
     """The study of the search on one task.
 
     runs: for each strategy and option, the epochs that the search spent (seeds, lengths) and the accuracy under drift
-    of a final training under what it chose, the area under its curve (seeds, lengths). Each of `options` is a change of the
-    strategy `reference`. `unsearched` are runs of methods with given hyperparameters, with the look of each.
+    of a final training under what it chose, the area under its curve (seeds, lengths). Each of `options` is a change
+    of the strategy `reference`. `unsearched` are runs of methods with given hyperparameters, with the look of each.
     """
 
     seeds: tuple[int, ...]
@@ -282,8 +286,8 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path) -> str:
         right.set(xlabel="objective minus its seed's mean", ylim=(-0.6, 1.6))
         titled(right, "rates against chance", f"trials of {study.intervals().partition(',')[0]}")
     more = (
-        "left: the area under the curve; middle and right: a mean over the σ of the search; at equal rates, trials differ in the order of "
-        "images, dropout and drift alone"
+        "left: the area under the curve; middle and right: a mean over the σ of the search; at equal rates, trials "
+        "differ in the order of images, dropout and drift alone"
     )
     save(figure, folder, "landscape")
     return f"{more[0].upper()}{more[1:]}."

@@ -127,7 +127,8 @@ def test_all_rounds_are_run_and_the_best_state_is_kept():
 
 
 def test_statistics_of_batch_norm_are_those_of_the_device():
-    problem = larger(specification={"network": "mlp", "inputs": 16, "hidden": (32,), "outputs": 4, "normalization": "batch"})
+    network = {"network": "mlp", "inputs": 16, "hidden": (32,), "outputs": 4, "normalization": "batch"}
+    problem = larger(specification=network)
     erm = load("erm").train(problem, {}, {})["erm"]
     given = {"sigma_device": SIGMA, "rounds": 1, "devices": 2}
     found = load("reram_v").train(problem, given, {"erm": erm})

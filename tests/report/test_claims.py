@@ -123,7 +123,8 @@ def test_at_one_sigma_between_two_levels():
 
 
 def test_a_share_of_clean_accuracy_and_equal_budgets():
-    results = {"mlp-mnist": task({"a": [0.45, 0.46, 0.47]}, clean=0.9), "lenet-mnist": task({"a": [0.2] * 3}, clean=0.5)}
+    deep, shallow = task({"a": [0.2] * 3}, clean=0.5), task({"a": [0.45, 0.46, 0.47]}, clean=0.9)
+    results = {"mlp-mnist": shallow, "lenet-mnist": deep}
     falls = Comparison(Side("a", TASK, share=True), Side("a", LENET, share=True))
     found = one(falls, results)
     assert found.difference.mean == pytest.approx(0.46 / 0.9 - 0.4) and found.verdict == "supported"

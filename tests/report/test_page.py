@@ -32,7 +32,8 @@ def test_the_whole_page_is_small(results, detections, ablations, studies):
     judged = judge(CLAIMS, tasks)
     seen = what_one_sees(tasks, ablations(), {"mlp-mnist": studies()})
     captions = {name: 150 * "x" for name in HEADINGS}
-    text = page("t", [claims_section(judged), figures_section(captions, seen, tasks), tables_section(tasks, "scale: quick")])
+    sections = [claims_section(judged), figures_section(captions, seen, tasks), tables_section(tasks, "scale: quick")]
+    text = page("t", sections)
     assert len(text.encode()) < MOST
     assert max(len(table[0]) for table in tables(text)[1:]) == 6  # the rows, and five columns
 

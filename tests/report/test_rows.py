@@ -48,7 +48,8 @@ def test_two_rows_of_one_method_are_both_shown():
     result = TaskResults.gather({0: {"sigmas": [0.0, 0.6], "data": data, "rows": measured}}, rows)
     text = details("t", "scale: quick", {"mlp-mnist": result}, {})
     for row in rows.values():
-        assert text.count(f"| {row.title} |") >= 2 and row.name in [*result.main(), *result.controls()]  # the table of accuracies, and of epochs
+        assert text.count(f"| {row.title} |") >= 2  # the table of accuracies, and of epochs
+        assert row.name in [*result.main(), *result.controls()]
 
 
 def lab(colour: str, seen: list[list[float]]) -> np.ndarray:
