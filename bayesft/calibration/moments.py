@@ -65,7 +65,7 @@ class Moments(NamedTuple):
 
 
 def correction(faulty: Moments, clean: Moments, terms: Terms = "both") -> Correction:
-    """y ← (y − m) · s / d + μ: what gives outputs of mean m and deviation d the mean μ and the deviation s.
+    """The change y ← (y − m) · s / d + μ, which gives outputs of mean m and deviation d the mean μ and the deviation s.
 
     A channel that is constant in either gets the shift alone. `terms` leaves out the scale or the shift.
     """
@@ -152,7 +152,7 @@ def outputs_of(
     """
 
     def hook(name: str):
-        def on_output(module: nn.Module, args: tuple, output: Any) -> Any:
+        def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if isinstance(output, tuple):
                 first = act(name, output[0])
                 return None if first is None else (first, *output[1:])
@@ -180,7 +180,7 @@ def every_module_called() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def arguments(batch: Batch) -> tuple[tuple, dict[str, Any]]:
+def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a network is called with for one batch. Tensors are copied, since some networks write into their inputs."""
     if isinstance(batch, Mapping):
         return (), {name: _copy(value) for name, value in batch.items()}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -120,7 +121,7 @@ def _panel(ax, task: str, result: TaskResults, few: bool) -> None:
     titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched(), only)
 
 
-def _shown(axes, results) -> dict:
+def _shown(axes, results) -> dict[str, Any]:
     """What a legend for all of `axes` shows: each label once, in the order of the reports."""
     found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     order = [*(result.title(row) for result in results for row in result.shown or result.accuracy), "chance"]
@@ -159,7 +160,7 @@ def figure_4(pictures: Pictures, result: TaskResults, folder: Path, note: str) -
     save(figure, folder, "figure4", "\n".join(fill(part, 40 * columns) for part in (note, more)))
 
 
-def _found(ax, truth: Scene, found: Mapping, colour, scale: float) -> None:
+def _found(ax, truth: Scene, found: Mapping[str, Any], colour, scale: float) -> None:
     """An image with what is in it and what was found; `scale`: pixels of the image per inch of the figure."""
     height, width = truth.image.shape[1:]
     ax.imshow(truth.image.permute(1, 2, 0).numpy(), interpolation="none")  # a PDF keeps its pixels
@@ -202,7 +203,7 @@ def _found(ax, truth: Scene, found: Mapping, colour, scale: float) -> None:
         spine.set_visible(False)
 
 
-def _place(x1: float, y1: float, x2: float, y2: float, size: tuple, room: tuple, taken: list) -> tuple[float, float]:
+def _place(x1: float, y1: float, x2: float, y2: float, size: tuple[Any, ...], room: tuple[Any, ...], taken: list[Any]) -> tuple[float, float]:
     """The corner of a box's score: inside the image, and at the first end of the box where no other score is."""
     (w, h), (width, height) = size, room
     ends = [(x, y) for y in (y1 - h, y2, y1, y2 - h, (y1 + y2 - h) / 2) for x in (x1, x2 - w)]
@@ -272,7 +273,7 @@ def _objectives(ax, result: TaskResults, label: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _best_so_far(trials: Sequence[Mapping]) -> np.ndarray:
+def _best_so_far(trials: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The best objective of the trials so far. One that failed has none, and that of a stopped one is a prediction."""
     ended = [np.nan if trial.get("failed") or trial.get("stopped") else trial["objective"] for trial in trials]
     return np.fmax.accumulate(np.array(ended, float))

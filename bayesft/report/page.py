@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bayesft.report.results import METRICS, TaskResults, letters, notes, show
@@ -194,7 +194,7 @@ def without_norm(result: TaskResults, row: str) -> str:
     return ""
 
 
-def metrics(tasks: Mapping[str, TaskResults]) -> dict:
+def metrics(tasks: Mapping[str, TaskResults]) -> dict[str, Any]:
     """For `dvc metrics`: clean accuracy, the area under the curve and σ50, for every task and row.
 
     What was not measured is left out. For detection, accuracy is box mAP@0.5.

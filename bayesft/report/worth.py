@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +40,7 @@ class Landscape:
     drawn: np.ndarray
 
     @classmethod
-    def gather(cls, files: list[dict], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
+    def gather(cls, files: list[dict[str, Any]], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
         """From the results of each seed; `area` takes curves (..., σ) to what is under them. Raises ValueError where their rates or numbers of trials differ."""
         if len({(tuple(file["rates"]), len(file["equal_trials"]["objective"])) for file in files}) > 1:
             raise ValueError("the study's seeds have other rates or other numbers of trials: run dvc repro")
@@ -110,7 +111,7 @@ class Study:
     reference: str
     runs: dict[str, tuple[np.ndarray, np.ndarray]]
     landscape: Landscape
-    data: dict
+    data: dict[str, Any]
     unsearched: Mapping[str, Look]
     end: float | None = None
 
@@ -122,7 +123,7 @@ class Study:
     @classmethod
     def gather(
         cls,
-        files: Mapping[int, dict],
+        files: Mapping[int, dict[str, Any]],
         strategies: Sequence[str],
         options: Sequence[str],
         reference: str,
@@ -376,7 +377,7 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
-def _numbers(row: Row, about: Mapping) -> dict[str, float]:
+def _numbers(row: Row, about: Mapping[str, Any]) -> dict[str, float]:
     """The hyperparameters that a description tells: rates by site, or one where all are the same, and the others."""
     rates = about.get("rates", {})
     same = len(set(rates.values())) == 1

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import joblib
 
 
 @contextmanager
-def workers(batch: int, n_jobs: int | None) -> Iterator[Callable[[list], Iterable]]:
+def workers(batch: int, n_jobs: int | None) -> Iterator[Callable[[list[Any]], Iterable[Any]]]:
     """What runs the jobs of a batch, and gives their results in order, each as soon as it and those before it are there.
 
     Args:
