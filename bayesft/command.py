@@ -109,7 +109,7 @@ def _made(path: str) -> Any:
     return found if isinstance(found, torch.nn.Module) or not callable(found) else found()
 
 
-def _weights(path: str) -> dict:
+def _weights(path: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     if not path.endswith(".safetensors"):

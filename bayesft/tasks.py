@@ -1,6 +1,7 @@
 """The tasks of Figure 3, and the ablation of Figure 2: which network on which data."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Task:
     """
 
     data: str
-    specification: dict
+    specification: dict[str, Any]
     title: str
     panel: str = ""
     normalized: bool = False
@@ -80,7 +81,7 @@ class Factor:
 
     title: str
     panel: str
-    variants: dict[str, dict]
+    variants: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class Ablation:
     """The study of Figure 2 on one data set: a plain network, and the factors in which others differ from it."""
 
     title: str
-    plain: dict
+    plain: dict[str, Any]
     factors: dict[str, Factor]
 
     def row(self, factor: str, variant: str) -> str:
         """The name of a variant's network. All factors share the plain one, which is trained once."""
         return "plain" if self.factors[factor].variants[variant] == self.plain else variant
 
-    def networks(self, factors: tuple[str, ...]) -> dict[str, dict]:
+    def networks(self, factors: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         """The specifications of every network that `factors` compare, by name."""
         return {
             self.row(factor, variant): specification
@@ -105,7 +106,7 @@ class Ablation:
 
 
 def _ablation(
-    title: str, panels: str, plain: dict, normalizations: tuple[str, ...], depths: dict[str, dict]
+    title: str, panels: str, plain: dict[str, Any], normalizations: tuple[str, ...], depths: dict[str, dict[str, Any]]
 ) -> Ablation:
     dropouts = {f"{name} 0.2": {**plain, "dropout": (key, 0.2)} for name, key in
                 (("dropout", "dropout"), ("alpha dropout", "alpha"))}  # fmt: skip

@@ -19,12 +19,18 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> N
         path: The file.
         tensors: The tensors by name. Tied ones are written as copies.
         about: A value that JSON can hold. The order of a dictionary's entries changes no byte; that of inner ones does.
+
+    Raises:
+        OSError: The file cannot be written, on a full disk for example. The message names it.
     """
     if isinstance(about, dict):
         about = dict(sorted(about.items()))
     contents = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     with atomic(path) as temporary:
-        save_file(contents, temporary, {"about": json.dumps(about)})  # one entry: several have no fixed order
+        try:
+            save_file(contents, temporary, {"about": json.dumps(about)})  # one entry: several have no fixed order
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

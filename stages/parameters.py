@@ -83,16 +83,22 @@ class Row(Settings):
 
 
 class Ablated(Settings):
+    """The data sets and factors of Figure 2."""
+
     data: Annotated[tuple[Annotated[str, _one_of(ABLATIONS)], ...], Distinct]
     factors: Annotated[tuple[Annotated[str, _one_of(FACTORS)], ...], Field(min_length=1), Distinct]
 
 
 class Pictured(Settings):
+    """The pictures of Figure 4."""
+
     images: Annotated[StrictInt, Field(gt=0, le=20)]
     sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=8), Distinct]
 
 
 class Boundary(Settings):
+    """Figure 1."""
+
     sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=8), Distinct]
     epochs: Positive
     lr: PositiveFloat
@@ -119,22 +125,30 @@ class Calibration(Settings):
 
 
 class Data(Settings):
+    """Where data sets come from."""
+
     source: Literal["embedded", "official"]
     mirror: str | None
 
 
 class Drift(Settings):
+    """The fault model of the whole run."""
+
     model: str
     settings: dict[str, Any] = {}
     parameters: Literal["all", "weights", "convolutions"]
 
 
 class Steps(Settings):
+    """What all trainings share."""
+
     weight_decay: NonNegativeFloat
     clip_norm: PositiveFloat
 
 
 class Parallel(Settings):
+    """How the items of a stage are spread over processes. It decides no result."""
+
     backend: Literal["fork", "loky", "ray"]
     jobs: Annotated[StrictInt, Field(ge=0, le=1024)]
 
@@ -148,6 +162,8 @@ class Compared(Settings):
 
 
 class Studies(Settings):
+    """The study of the search."""
+
     tasks: Annotated[tuple[TaskName, ...], Distinct]
     seeds: Annotated[Seeds, Field(min_length=1)]
     sigma_max: SomeSigma
@@ -159,12 +175,16 @@ class Studies(Settings):
 
 
 class Counts(Settings):
+    """How many images of each part are used; null for all."""
+
     train: Positive | None
     validation: Positive | None
     test: Positive | None
 
 
 class Length(Settings):
+    """How long a training is."""
+
     epochs: Positive
     batch_size: Annotated[StrictInt, Field(ge=2, le=1_000_000)]
     lr: PositiveFloat
@@ -177,6 +197,8 @@ class CalibratedGrid(Settings):
 
 
 class Grid(Settings):
+    """The levels and draws of an evaluation."""
+
     sigma_step: SomeSigma
     draws: Draws
     calibrated: CalibratedGrid | None = None  # of calibrated copies; None: the same
@@ -304,7 +326,7 @@ class Parameters(Settings):
         length = self.budget(task).train.model_dump(exclude_none=True)
         return Recipe(**{**self.recipe.model_dump(), **length})
 
-    def specification(self, task: str, network: Mapping[str, Any] = {}) -> dict:  # noqa: B006 (not changed)
+    def specification(self, task: str, network: Mapping[str, Any] = {}) -> dict:
         """What `build` makes the task's network of, with the changes of a row."""
         return {**TASKS[task].specification, **self.budget(task).network, **network}
 

@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
             checkpoint.save("state", {"w": torch.ones(2**17)}, "large")
 
         for fails in (large, large_state):
-            with pytest.raises(Exception, match="No space left"):
+            with pytest.raises(OSError, match="No space left"):
                 store.make(KEY, fails)
             assert store.find(KEY) is None and store.find("f" * 16)
         store.make(KEY, lambda folder, checkpoint: (folder / "a").write_text(checkpoint.load("state")[1]))

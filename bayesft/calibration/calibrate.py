@@ -229,7 +229,7 @@ def _fold(holder: nn.Module, pair: Correction) -> dict[str, nn.Parameter | None]
     return {"weight": weight, "bias": bias}
 
 
-def _correct_output(module: nn.Module, _: tuple, output: Any) -> Any:
+def _correct_output(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
     pair = Correction(module.calibration_scale, module.calibration_shift)
     dims = vars(module)[_RECORD].dims
     return (pair(output[0], dims), *output[1:]) if isinstance(output, tuple) else pair(output, dims)

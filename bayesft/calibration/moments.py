@@ -67,7 +67,7 @@ class Moments(NamedTuple):
 
 
 def correction(faulty: Moments, clean: Moments, terms: Terms = "both") -> Correction:
-    """y ← (y − m) · s / d + μ: what gives outputs of mean m and deviation d the mean μ and the deviation s.
+    """The change y ← (y − m) · s / d + μ, which gives outputs of mean m and deviation d the mean μ and the deviation s.
 
     A channel that is constant in either gets the shift alone. `terms` leaves out the scale or the shift.
     """
@@ -204,7 +204,7 @@ def every_module_called() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def arguments(batch: Batch) -> tuple[tuple, dict[str, Any]]:
+def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a network is called with for one batch. Tensors are copied, since some networks write into their inputs."""
     if isinstance(batch, Mapping):
         return (), {name: _copy(value) for name, value in batch.items()}

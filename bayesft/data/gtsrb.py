@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -126,7 +127,7 @@ def hold_out_tracks(labels: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     return held_out
 
 
-def _rows(path: str, files: dict[str, bytes]) -> list[dict]:
+def _rows(path: str, files: dict[str, bytes]) -> list[dict[str, Any]]:
     """The rows of an annotation file; all but the file name are numbers."""
     try:
         rows = csv.DictReader(io.StringIO(files[path].decode("ascii")), delimiter=";", strict=True)
@@ -136,7 +137,7 @@ def _rows(path: str, files: dict[str, bytes]) -> list[dict]:
         raise ValueError(f"{path}: no annotations of GTSRB: {type(error).__name__}: {error}") from None
 
 
-def _sign(path: str, row: dict, files: dict[str, bytes], used: set[str]) -> np.ndarray:
+def _sign(path: str, row: dict[str, Any], files: dict[str, bytes], used: set[str]) -> np.ndarray:
     """One image (3, 32, 32), cropped and resized."""
     if path not in files or path in used:
         raise ValueError(f"{path} is annotated {'twice' if path in used else 'but not there'}")

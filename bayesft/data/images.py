@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Images:
 
     parts: dict[str, Split]
     classes: int
-    about: dict = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def limited(self, counts: dict[str, int | None]) -> "Images":
         """The first so many images of each part (None: all). Parts are in random order, so this is a fair sample."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Scenes:
     """
 
     parts: dict[str, list[Scene]]
-    about: dict = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def limited(self, counts: dict[str, int | None]) -> "Scenes":
         """The first so many scenes of each part (None: all). Parts are in random order, so this is a fair sample."""

@@ -3,6 +3,8 @@
 Pictograms are in coordinates of -1 … 1, x to the right and y downwards, of which a plate fills about all.
 """
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -26,7 +28,7 @@ _DIGITS = {
 }
 
 
-def _number(text: str, colour=BLACK) -> list:
+def _number(text: str, colour=BLACK) -> list[Any]:
     scale = 0.34 if len(text) == 2 else 0.24
     marks = []
     for i, digit in enumerate(text):
@@ -35,7 +37,7 @@ def _number(text: str, colour=BLACK) -> list:
     return marks
 
 
-def _arrow(*points, colour=WHITE, width=0.24) -> list:
+def _arrow(*points, colour=WHITE, width=0.24) -> list[Any]:
     """A line that ends in a head."""
     (x0, y0), (x1, y1) = points[-2:]
     length = np.hypot(x1 - x0, y1 - y0)
@@ -44,32 +46,32 @@ def _arrow(*points, colour=WHITE, width=0.24) -> list:
     return [(list(points), width, colour), (head + [(x1 - 0.5 * dx + dy, y1 - 0.5 * dy - dx)], 0, colour)]
 
 
-def _mirrored(marks: list) -> list:
+def _mirrored(marks: list[Any]) -> list[Any]:
     return [([(-x, y) for x, y in points], width, colour) for points, width, colour in marks]
 
 
-def _box(x0: float, y0: float, x1: float, y1: float, colour=BLACK) -> tuple:
+def _box(x0: float, y0: float, x1: float, y1: float, colour=BLACK) -> tuple[Any, ...]:
     return ([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], 0, colour)
 
 
-def _car(x: float, colour) -> list:
+def _car(x: float, colour) -> list[Any]:
     wheels = [([(x + side * 0.15, 0.22)], 0.16, colour) for side in (-1, 1)]
     return [_box(x - 0.25, -0.05, x + 0.25, 0.2, colour), _box(x - 0.15, -0.25, x + 0.15, 0, colour), *wheels]
 
 
-def _truck(x: float, colour) -> list:
+def _truck(x: float, colour) -> list[Any]:
     wheels = [([(x + side, 0.3)], 0.18, colour) for side in (-0.2, 0.2)]
     return [_box(x - 0.35, -0.35, x + 0.1, 0.25, colour), _box(x + 0.13, -0.1, x + 0.33, 0.25, colour), *wheels]
 
 
-def _person(x: float, y: float, size: float) -> list:
+def _person(x: float, y: float, size: float) -> list[Any]:
     lines = ([(0, -0.5), (0, 0.2), (-0.3, 0.9)], [(0, 0.2), (0.35, 0.9)], [(-0.4, 0.05), (0, -0.4), (0.4, 0)])
     return [([(x, y - 0.8 * size)], 0.4 * size, BLACK)] + [
         ([(x + size * a, y + size * b) for a, b in line], 0.24 * size, BLACK) for line in lines
     ]
 
 
-def _stroke(colour=BLACK, width=0.1, shift=0.0) -> tuple:
+def _stroke(colour=BLACK, width=0.1, shift=0.0) -> tuple[Any, ...]:
     return ([(-0.75 + shift, 0.75 + shift), (0.75 + shift, -0.75 + shift)], width, colour)
 
 
@@ -83,7 +85,7 @@ _WHEELS = [
     for x in (-0.36, 0.36)
 ]
 # Class → plate and pictogram, in GTSRB's order.
-SIGNS: list[tuple[str, list]] = [
+SIGNS: list[tuple[str, list[Any]]] = [
     *(("ring", _number(text)) for text in ("20", "30", "50", "60", "70", "80")),
     ("end", _number("80", GREY) + _END),
     *(("ring", _number(text)) for text in ("100", "120")),
@@ -136,13 +138,13 @@ SIGNS: list[tuple[str, list]] = [
 ]  # fmt: skip
 
 
-def _polygon(corners: int, radius: float, turn: float, y: float = 0.0) -> list:
+def _polygon(corners: int, radius: float, turn: float, y: float = 0.0) -> list[Any]:
     angles = turn + 2 * np.pi * np.arange(corners) / corners
     return [(radius * np.sin(t), y - radius * np.cos(t)) for t in angles]
 
 
 # The areas of each plate, from the back to the front; the first one is its outline.
-_PLATES: dict[str, list] = {
+_PLATES: dict[str, list[Any]] = {
     "ring": [(_polygon(60, 1, 0), 0, RED), (_polygon(60, 0.76, 0), 0, WHITE)],
     "end": [(_polygon(60, 1, 0), 0, WHITE)],
     "blue": [(_polygon(60, 1, 0), 0, WHITE), (_polygon(60, 0.94, 0), 0, BLUE)],
@@ -162,7 +164,7 @@ def template(label: int) -> Image.Image:
     mask = Image.new("L", (_CANVAS, _CANVAS), 0)
     scale = 0.94 * _CANVAS / 2
 
-    def place(points: list) -> list:
+    def place(points: list[Any]) -> list[Any]:
         return [(round(_CANVAS / 2 + scale * x), round(_CANVAS / 2 + scale * y)) for x, y in points]
 
     ImageDraw.Draw(mask).polygon(place(outline[0]), fill=255)

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
 
 
 def faulty(
-    model: nn.Module, fault: FaultModel, level: float, key: tuple, draw: int, where: Where = "all"
+    model: nn.Module, fault: FaultModel, level: float, key: tuple[Any, ...], draw: int, where: Where = "all"
 ) -> dict[str, Tensor]:
     """Draw number `draw` of the faulty parameters at `level`, by name; the network is left alone.
 
@@ -52,7 +53,7 @@ def faulty(
 
 
 @cache
-def _asks_for(perturb: Callable) -> tuple[str, ...]:
+def _asks_for(perturb: Callable[..., Any]) -> tuple[str, ...]:
     """Which of name and module a method `perturb` takes."""
     accepted = inspect.signature(perturb).parameters
     every = any(p.kind is p.VAR_KEYWORD for p in accepted.values())

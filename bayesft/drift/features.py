@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -138,7 +138,7 @@ def places(model: nn.Module) -> list[Place]:
 
 
 @contextmanager
-def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple, draw: int) -> Iterator[nn.Module]:
+def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, ...], draw: int) -> Iterator[nn.Module]:
     """`model` with a feature fault in each of its `places`, until the end of the `with` block.
 
     Each draw is keyed by (key, draw, module name, number of the batch, number of the call in it). A batch is a call of
@@ -159,13 +159,13 @@ def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple, draw
         raise ValueError(f"{type(model).__name__} has no Conv2d: a feature fault would strike nothing")
     batch, calls = -1, {}
 
-    def begin(module: nn.Module, inputs: tuple) -> None:
+    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal batch
         batch += 1
         calls.clear()
 
     def hook(place: Place):
-        def corrupt(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        def corrupt(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             call = calls[place.name] = calls.get(place.name, -1) + 1
             seed = derive_seed(*key, draw, place.name, batch, call)
             generator = torch.Generator(output.device).manual_seed(seed)

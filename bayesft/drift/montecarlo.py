@@ -47,14 +47,14 @@ def drifting(model: nn.Module, parameters: Where = "all") -> Thetas:
 
 
 def drifted_parameters(
-    model: nn.Module, fault: FaultModel, sigma: float, key: tuple, draw: int, parameters: Where = "all"
+    model: nn.Module, fault: FaultModel, sigma: float, key: tuple[Any, ...], draw: int, parameters: Where = "all"
 ) -> Copy:
     """Draw number `draw` of the drifting parameters of `model` at level σ, by name; the model is left alone."""
     thetas = {name: theta.detach() for name, theta in drifting(model, parameters).items()}
     return _drawn(fault, thetas, key, draw)(sigma)
 
 
-def _drawn(fault: FaultModel, thetas: Copy, key: tuple, draw: int) -> Callable[[float], Copy]:
+def _drawn(fault: FaultModel, thetas: Copy, key: tuple[Any, ...], draw: int) -> Callable[[float], Copy]:
     """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies.
 
     A fault with the methods `sample(theta, generator)` and `apply(theta, sample, level)` draws once for all levels. It
@@ -81,7 +81,7 @@ def monte_carlo(
     fault: FaultModel,
     sigma: float,
     draws: Sequence[int],
-    key: tuple,
+    key: tuple[Any, ...],
     parameters: Where = "all",
     memory_mib: int = GROUP_MIB,
 ) -> Tensor:
@@ -98,7 +98,7 @@ def monte_carlo_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: Sequence[int],
-    key: tuple,
+    key: tuple[Any, ...],
     parameters: Where = "all",
     memory_mib: int = GROUP_MIB,
 ) -> Tensor:
@@ -195,7 +195,7 @@ def images_within(memory_mib: int, model: nn.Module, images: Tensor) -> int:
     """For how many images the largest output of a module takes at most so much memory, at least one."""
     largest = 1
 
-    def note(module: nn.Module, inputs: tuple, output: object) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         nonlocal largest
         if isinstance(output, Tensor):
             largest = max(largest, output.numel() * output.element_size())
@@ -205,7 +205,7 @@ def images_within(memory_mib: int, model: nn.Module, images: Tensor) -> int:
     return max(1, memory_mib * 2**20 * len(examples) // largest)
 
 
-def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple, object], None]) -> None:
+def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple[Any, ...], object], None]) -> None:
     """Evaluate `model` on a clone of `examples` with the hook `note` on each of its modules."""
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
@@ -283,7 +283,7 @@ class SharedStart:
 
 
 def _places(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
-    """The modules of `model` in order. (`named_children` leaves out a module's second place.)"""
+    """The modules of `model` in order; `named_children` leaves out a module's second place."""
     return list(model._modules.items())
 
 
@@ -291,7 +291,7 @@ def _share_of_work(layer: nn.Module, model: nn.Module, example: Tensor) -> float
     """The share of `layer` in the multiply-accumulates of the linear layers and convolutions of `model`."""
     work: dict[nn.Module, int] = {}
 
-    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             work[module] = work.get(module, 0) + output.numel() * module.weight[0].numel()
 

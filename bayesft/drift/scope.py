@@ -50,7 +50,7 @@ def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
 
 
 def is_weight(name: str, module: nn.Module, theta: Parameter) -> bool:
-    """Whether `theta` is a matrix or a kernel: `weight`, `weight_hh_l0` of a recurrent layer, `in_proj_weight`, …
+    """Whether `theta` is a matrix or a kernel: `weight`, `weight_hh_l0` of a recurrent layer, `in_proj_weight`.
 
     What stands for a parametrised weight is held by a module that is called like the weight.
     """

@@ -6,6 +6,7 @@ unlabelled images on it, and a digital scale and offset a channel. Reports mark 
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from bayesft.seeds import derive_seed
 from bayesft.training import Checkpoint, Trained
 
 
-def calibration_images(images: Sequence, count: int, key: tuple) -> list[int]:
+def calibration_images(images: Sequence[Any], count: int, key: tuple[Any, ...]) -> list[int]:
     """The numbers of `count` of the training images, or of all where there are fewer, by a seed that `key` names."""
     generator = torch.Generator().manual_seed(derive_seed(*key, "calibration"))
     return torch.randperm(len(images), generator=generator)[:count].tolist()
@@ -48,7 +49,7 @@ def calibrated_copy(
     images: Tensor,
     fault: FaultModel,
     sigma: float,
-    key: tuple,
+    key: tuple[Any, ...],
     draw: int,
     parameters: Where = "all",
     *,
@@ -93,7 +94,7 @@ def calibrated_accuracy_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
-    key: tuple,
+    key: tuple[Any, ...],
     *,
     parameters: Where = "all",
     layers: Layers = "all",

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def drifted_map(
     fault: FaultModel,
     sigma: float,
     draw: int,
-    key: tuple,
+    key: tuple[Any, ...],
     parameters: str = "all",
 ) -> dict[str, float]:
     """The precision of one drifted copy of `model`, draw number `draw` at level σ; the model is left alone.
@@ -117,7 +118,7 @@ class DetectionProblem(Problem):
         return detection_sites(self.fresh(), self.train.images.rows[0])
 
     def scores(
-        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple[Any, ...], objective: str = "accuracy"
     ) -> Tensor:
         """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3): (S, T)."""
         if objective != "accuracy":
@@ -182,7 +183,7 @@ def map_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
-    key: tuple,
+    key: tuple[Any, ...],
     *,
     parameters: str = "all",
     label: str = "detection",

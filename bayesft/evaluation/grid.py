@@ -1,6 +1,7 @@
 """Accuracy of a trained network under a grid of drift levels σ, on the test images: the curves of Figures 2 and 3."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def accuracy_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
-    key: tuple,
+    key: tuple[Any, ...],
     *,
     parameters: str = "all",
     memory_mib: int = 28,

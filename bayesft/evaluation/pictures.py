@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ def detection_pictures(
     scenes: Sequence[Scene],
     fault: FaultModel,
     sigmas: Sequence[float],
-    key: tuple,
+    key: tuple[Any, ...],
     count: int = 2,
     parameters: str = "all",
 ) -> Pictures:
@@ -116,7 +117,7 @@ def detection_pictures(
     return Pictures([scene.image for scene in shown], shown, [float(sigma) for sigma in sigmas], detections)
 
 
-def _pick(scenes: Sequence[Scene], key: tuple, count: int) -> list[int]:
+def _pick(scenes: Sequence[Scene], key: tuple[Any, ...], count: int) -> list[int]:
     """The numbers of `count` scenes, or of all where there are fewer."""
     if not len(scenes) or count < 1:
         raise ValueError(f"{count} of {len(scenes)} scenes: need at least one")

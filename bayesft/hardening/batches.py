@@ -157,7 +157,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(each)
 
 
-def parted(batch: Any) -> tuple[tuple, dict, Any]:
+def parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """The positional inputs, the named inputs and the targets of a batch, by convention.
 
     The last part of a tuple is the targets. In a dictionary or a dataclass they are called labels, label, y, targets or
@@ -204,7 +204,7 @@ def part(value: Any, rows: slice, count: int) -> Any:
     return _rebuilt(value, [part(each, rows, count) for each in _children(value)])
 
 
-def joined(values: list) -> Any:
+def joined(values: list[Any]) -> Any:
     """Targets or outputs of several batches as those of one; of numbers that a batch has one of, the mean."""
     first = values[0]
     if isinstance(first, Tensor):
@@ -214,13 +214,13 @@ def joined(values: list) -> Any:
     return _rebuilt(first, [joined(list(each)) for each in zip(*map(_children, values), strict=True)])
 
 
-def _children(value: Any) -> list:
+def _children(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, tuple) else []
 
 
-def _rebuilt(value: Any, children: list) -> Any:
+def _rebuilt(value: Any, children: list[Any]) -> Any:
     if isinstance(value, Mapping):
         changed = copy.copy(value)
         for key, each in zip(value, children, strict=True):

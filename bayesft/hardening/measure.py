@@ -40,7 +40,7 @@ FEW = 8  # examples on which it is tried whether faults act, before the whole ba
 MEMORY = 512 * 2**20  # bytes for the faulty parameters of a group of copies
 
 Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
-Calibrate = Callable[[nn.Module], AbstractContextManager | None]
+Calibrate = Callable[[nn.Module], AbstractContextManager[Any] | None]
 
 
 def evaluate(

@@ -83,7 +83,7 @@ def check_sites(model: nn.Module, run: Callable[[], Any], places: Sequence[Place
 def _scaled(model: nn.Module, places: Sequence[Place], scales: Sequence[Tensor]) -> Iterator[None]:
     """The output of each place multiplied by a number (of 1), for the gradient of that number."""
 
-    def hook(place: Place, scale: Tensor) -> Callable:
+    def hook(place: Place, scale: Tensor) -> Callable[..., Any]:
         return lambda module, given, output: each_tensor(
             output, lambda i, tensor: tensor * scale if i in place.outputs else tensor
         )

@@ -212,7 +212,6 @@ ARRAYS = ("levels", "scores", "examples", "not_finite")
 
 def _half_widths(draws: np.ndarray, examples: np.ndarray, confidence: float) -> tuple[float, float, float]:
     """Half-widths of the intervals over draws (D,), over examples (N,) and over both."""
-
     from scipy.special import stdtrit  # Student's t
 
     def width(variance: float, freedom: float) -> float:

@@ -78,7 +78,7 @@ class Snapshot:
         return back
 
 
-def _refill(container: Any, add: Callable, content: Any, items: list) -> Any:
+def _refill(container: Any, add: Callable[..., Any], content: Any, items: list[Any]) -> Any:
     """The same container, with `content` alone."""
     content = list(content)
     if container or items:

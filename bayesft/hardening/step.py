@@ -110,7 +110,7 @@ class Hardening:
                 stack.enter_context(self._acting(progress, number))
             else:
 
-                def first_call(model: nn.Module, args: tuple, kwargs: dict) -> None:
+                def first_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                     handle.remove()
                     self._prepare(lambda model: model(*_cloned(args), **_cloned(kwargs)), evaluating=False)
                     self._ready = True

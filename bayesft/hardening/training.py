@@ -145,7 +145,7 @@ def trained(
             for batch in batches.epoch(epoch):
                 check_no_nan(batch)
                 optimizer.zero_grad()
-                around: AbstractContextManager = nullcontext()
+                around: AbstractContextManager[Any] = nullcontext()
                 if hardening:
                     hardening.steps = step  # a training that resumes meets the same faults
                     around = hardening.step(min(1.0, step / total))
@@ -171,7 +171,7 @@ def trained(
     return network
 
 
-def _groups(network: nn.Module) -> list[dict]:
+def _groups(network: nn.Module) -> list[dict[str, Any]]:
     """The parameters that learn, those in float16 with an ε of their own."""
     learnt = [theta for theta in network.parameters() if theta.requires_grad]
     half = [theta for theta in learnt if theta.dtype == torch.float16]

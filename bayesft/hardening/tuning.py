@@ -110,7 +110,7 @@ def tune(
     train: Train,
     validation: Any,
     *,
-    space: Mapping[str, Sequence],
+    space: Mapping[str, Sequence[Any]],
     trials: int | None = 20,
     timeout: float | None = None,
     callbacks: Sequence[Callable[[Study], Any]] = (),

@@ -41,7 +41,7 @@ class CalibrationAware(Method):
         """The gradient of a calibrated copy under drift."""
         return calibrated_gradient(problem.fault, values["sigma_train"], problem.parameters)
 
-    def about(self, problem: Problem, values: Mapping[str, Any]) -> dict:
+    def about(self, problem: Problem, values: Mapping[str, Any]) -> dict[str, Any]:
         """The rates by site, and σ_train."""
         return {**super().about(problem, values), "sigma_train": values["sigma_train"]}
 

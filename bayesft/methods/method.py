@@ -47,7 +47,7 @@ class Look:
     """A method's curve in figures: a colour, dashes and a marker of matplotlib. Print keeps the last two."""
 
     colour: str
-    dashes: str | tuple
+    dashes: str | tuple[Any, ...]
     marker: str
 
 
@@ -93,7 +93,7 @@ class Method:
         """How the gradient of a step is taken."""
         return problem.gradient
 
-    def about(self, problem: Problem, values: Mapping[str, Any]) -> dict:
+    def about(self, problem: Problem, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the description of a trained network says of the hyperparameters."""
         rates = self.rates(problem, values)
         by_site = dict(zip((site.name for site in problem.sites), rates, strict=True)) if rates else {}

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class _Dropout:
     def __init__(self, rate: float):
         self.rate = rate
 
-    def __call__(self, module: nn.Module, _: tuple, output: Tensor) -> Tensor | None:
+    def __call__(self, module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not module.training or self.rate == 0:
             return None
         return F.dropout2d(output, self.rate) if output.dim() == 4 else F.dropout(output, self.rate)

@@ -14,8 +14,11 @@ def mlp(
     dropout: tuple[str, float] | None = None,
     width: float = 1.0,
 ) -> nn.Sequential:
-    """A multi-layer perceptron: each hidden layer is linear, normalisation, activation, dropout, of which the second
-    and the last may be missing. The logits carry none. The defaults are the paper's MLP, 784-192-32-10."""
+    """A multi-layer perceptron. The defaults are the paper's MLP, 784-192-32-10.
+
+    Each hidden layer is linear, normalisation, activation, dropout, of which the second and the last may be missing.
+    The logits carry none.
+    """
     layers: list[nn.Module] = [nn.Flatten()]
     for base in hidden:
         units = scaled(base, width)

@@ -22,7 +22,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(specification: dict, seed: int | None = None) -> nn.Module:
+def build(specification: dict[str, Any], seed: int | None = None) -> nn.Module:
     """The network that `specification` names: its "network", and that function's arguments.
 
     With a seed, the initialisation is drawn from it, without touching the global generator.

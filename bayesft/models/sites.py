@@ -52,7 +52,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Sites(Sequence):
+class Sites(Sequence[Any]):
     """The places where dropout can go, in the order of a pass, and the layers that have none, with the reason."""
 
     places: tuple[Place, ...]
@@ -194,7 +194,7 @@ class _Dropper:
     def __init__(self, place: Place, rate: float, generator: torch.Generator | None):
         self.place, self.rate, self.generator, self.count, self.called = place, rate, generator, 0, False
 
-    def __call__(self, module: nn.Module, given: tuple, output: Any) -> Any:
+    def __call__(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
         index, self.count, self.called = self.count % self.place.of, self.count + 1, True
         if index not in self.place.calls or self.rate == 0:
             return None
@@ -245,8 +245,8 @@ def _trace(model: nn.Module, run: Callable[[], Any]) -> list[_Call]:
     started: list[_Call] = []
     listening = [True]
 
-    def before(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def before(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if listening[0]:
                 given = _floats((args, *kwargs.values()))
                 simple = len(given) == 1 and not any(True for _ in module.parameters())
@@ -255,7 +255,7 @@ def _trace(model: nn.Module, run: Callable[[], Any]) -> list[_Call]:
 
         return hook
 
-    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if listening[0]:
             call = started.pop()
             tensors = _floats(output)

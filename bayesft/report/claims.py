@@ -15,6 +15,7 @@ inconclusive; it was not run when a comparison is missing and none contradicts i
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,7 +189,7 @@ CLAIMS = (
 
 
 def judge(
-    claims: Sequence[Claim], results: Mapping[str, TaskResults], budgets: Mapping[str, Mapping] | None = None
+    claims: Sequence[Claim], results: Mapping[str, TaskResults], budgets: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, list[Finding]]:
     """The findings of every comparison of every claim, by the claim's number.
 
@@ -295,7 +296,7 @@ def shown_p(p: float) -> str:
 
 
 def _compare(
-    claim: Claim, comparison: Comparison, results: Mapping[str, TaskResults], budgets: Mapping[str, Mapping]
+    claim: Claim, comparison: Comparison, results: Mapping[str, TaskResults], budgets: Mapping[str, Mapping[str, Any]]
 ) -> Finding:
     """The finding of a comparison before correction: "supported" or "contradicted" stands for the sign alone."""
     sides = comparison.first, comparison.second
@@ -431,7 +432,7 @@ def _cost(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRes
     )
 
 
-def _incomparable(first: Sequence[str], second: Sequence[str], budgets: Mapping[str, Mapping]) -> str:
+def _incomparable(first: Sequence[str], second: Sequence[str], budgets: Mapping[str, Mapping[str, Any]]) -> str:
     """Why two tasks can't be compared, or "": width, images, epochs and draws must be the same."""
     if list(first) == list(second):
         return ""
@@ -442,7 +443,7 @@ def _incomparable(first: Sequence[str], second: Sequence[str], budgets: Mapping[
     return ""
 
 
-_BUDGET: dict[str, Callable[[Mapping], object]] = {
+_BUDGET: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "widths": lambda budget: budget.get("network"),
     "images": lambda budget: (budget.get("images"), budget.get("pixels")),
     "epochs": lambda budget: budget.get("train"),

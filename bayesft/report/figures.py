@@ -234,7 +234,7 @@ def figure_4(pictures: Pictures, result: TaskResults, folder: Path, note: str) -
     return f"{note}; {more}."
 
 
-def _found(ax, truth: Scene, found: Mapping, colour, scale: float) -> None:
+def _found(ax, truth: Scene, found: Mapping[str, Any], colour, scale: float) -> None:
     """An image with what is in it and what was found; `scale`: pixels of the image per inch of the figure."""
     height, width = truth.image.shape[1:]
     ax.imshow(truth.image.permute(1, 2, 0).numpy(), interpolation="none")  # a PDF keeps its pixels
@@ -277,7 +277,7 @@ def _found(ax, truth: Scene, found: Mapping, colour, scale: float) -> None:
         spine.set_visible(False)
 
 
-def _place(x1: float, y1: float, x2: float, y2: float, size: tuple, room: tuple, taken: list) -> tuple[float, float]:
+def _place(x1: float, y1: float, x2: float, y2: float, size: tuple[Any, ...], room: tuple[Any, ...], taken: list[Any]) -> tuple[float, float]:
     """The corner of a box's score: inside the image, and at the first end of the box where no other score is."""
     (w, h), (width, height) = size, room
     ends = [(x, y) for y in (y1 - h, y2, y1, y2 - h, (y1 + y2 - h) / 2) for x in (x1, x2 - w)]
@@ -328,7 +328,7 @@ def best_apart(result: TaskResults) -> np.ndarray | None:
     return np.array([a[:length] - b[:length] for a, b in zip(one, other, strict=True)])
 
 
-def _best_so_far(trials: Sequence[Mapping]) -> np.ndarray:
+def _best_so_far(trials: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The best objective of the trials so far. One that failed has none, and that of a stopped one is a prediction."""
     ended = [np.nan if trial.get("failed") or trial.get("stopped") else trial["objective"] for trial in trials]
     return np.fmax.accumulate(np.array(ended, float))

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.boundary import Boundaries
@@ -239,7 +239,7 @@ def _tuned(tasks: Sequence[tuple[str, TaskResults]]) -> str:
     return f"Tuning changes most for {title} on ({TASKS[task].panel}): {show(e, '+')}."
 
 
-def metrics(tasks: Mapping[str, TaskResults]) -> dict:
+def metrics(tasks: Mapping[str, TaskResults]) -> dict[str, Any]:
     """For `dvc metrics`: clean accuracy, the area under the curve and σ50, for every task and row.
 
     What was not measured is left out. For detection, accuracy is box mAP@0.5.

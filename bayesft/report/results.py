@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,8 +40,8 @@ class TaskResults:
     sigmas: np.ndarray
     seeds: tuple[int, ...]
     accuracy: dict[str, np.ndarray]
-    about: dict[str, list[dict]]
-    data: dict
+    about: dict[str, list[dict[str, Any]]]
+    data: dict[str, Any]
     metrics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     shown: Mapping[str, Row] = field(default_factory=dict)
     end: float | None = None
@@ -48,7 +49,7 @@ class TaskResults:
 
     @classmethod
     def gather(
-        cls, files: Mapping[int, dict], shown: Mapping[str, Row] = MappingProxyType({}), end: float | None = None
+        cls, files: Mapping[int, dict[str, Any]], shown: Mapping[str, Row] = MappingProxyType({}), end: float | None = None
     ) -> "TaskResults":
         """From the results of each seed: the content of its file.
 
@@ -173,8 +174,11 @@ class TaskResults:
         return [self._estimate(apart[:, i], first, second) for i in range(len(self.sigmas))]
 
     def _estimate(self, values: np.ndarray, *rows: str) -> Estimate:
-        """The mean of `values` (seeds, draws). With one seed, a row that was programmed on a few devices has no
-        interval: its draws share the error of their device, and a few devices are too few for one."""
+        """The mean of `values` (seeds, draws).
+
+        With one seed, a row that was programmed on a few devices has no interval: its draws share the error of their
+        device, and a few devices are too few for one.
+        """
         devices = max(self.devices_of(row) for row in rows)
         if len(values) > 1 or devices == 1:
             return estimate(values)

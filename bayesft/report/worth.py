@@ -114,7 +114,7 @@ class Study:
     reference: str
     runs: dict[str, tuple[np.ndarray, np.ndarray]]
     landscape: Landscape
-    data: dict
+    data: dict[str, Any]
     unsearched: Mapping[str, Look]
     end: float | None = None
 
@@ -126,7 +126,7 @@ class Study:
     @classmethod
     def gather(
         cls,
-        files: Mapping[int, dict],
+        files: Mapping[int, dict[str, Any]],
         strategies: Sequence[str],
         options: Sequence[str],
         reference: str,
@@ -371,7 +371,7 @@ def tuned_table(result: TaskResults) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
-def _numbers(row: Row, about: Mapping) -> dict[str, float]:
+def _numbers(row: Row, about: Mapping[str, Any]) -> dict[str, float]:
     """The hyperparameters that a description tells: rates by site, or one where all are the same, and the others."""
     rates = about.get("rates", {})
     same = len(set(rates.values())) == 1

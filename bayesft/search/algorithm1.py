@@ -49,7 +49,7 @@ class SearchResult:
     best_model: Trained
 
     @property
-    def about(self) -> dict:
+    def about(self) -> dict[str, Any]:
         """What the description of a network trained under α* says of the search."""
         trials = [asdict(trial) for trial in self.trials]
         for trial in trials:

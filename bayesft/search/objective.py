@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,12 +31,12 @@ class Objective:
         key: The name of the draws: task and training seed.
     """
 
-    scores: Callable[[nn.Module, tuple[float, ...], range, tuple], Tensor]
+    scores: Callable[[nn.Module, tuple[float, ...], range, tuple[Any, ...]], Tensor]
     sigmas: tuple[float, ...]
     draws: int
-    key: tuple
+    key: tuple[Any, ...]
 
-    def __call__(self, model: nn.Module, purpose: tuple, draws: int | None = None) -> Estimate:
+    def __call__(self, model: nn.Module, purpose: tuple[Any, ...], draws: int | None = None) -> Estimate:
         """Estimate u of a network with the draws of `purpose`.
 
         Raises:

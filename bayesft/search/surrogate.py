@@ -39,8 +39,10 @@ def check_space(dimensions: int, trials: int) -> None:
 
 
 class Surrogate:
-    """Posterior of the objective after n trials at `points` (n, d), with estimates `values` (n,) and their standard
-    errors `errors` (n,). Larger values are better."""
+    """Posterior of the objective after n trials. Larger values are better.
+
+    The trials are at `points` (n, d), with estimates `values` (n,) and their standard errors `errors` (n,).
+    """
 
     def __init__(self, points: np.ndarray, values: np.ndarray, errors: np.ndarray, kernel: Kernel, seed: int = 0):
         points, values, errors = np.asarray(points, float), np.asarray(values, float), np.asarray(errors, float)

@@ -1,6 +1,7 @@
 """A step of a detector's training: scenes as the loop takes them, the losses of Mask R-CNN, random flips."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,13 @@ from bayesft.training.loop import Loss
 class _Column:
     """One column of the scenes, indexed by a batch's numbers as a tensor is: a list of images, or of targets."""
 
-    def __init__(self, rows: list, device: torch.device):
+    def __init__(self, rows: list[Any], device: torch.device):
         self.rows, self.device = rows, device
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, batch: Tensor) -> list:
+    def __getitem__(self, batch: Tensor) -> list[Any]:
         return [self.rows[i] for i in batch.tolist()]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class Problem:
     """
 
     task: str
-    specification: dict
+    specification: dict[str, Any]
     classes: int
     train: Split
     validation: Split
@@ -72,7 +73,7 @@ class Problem:
         return model.to(self.train.labels.device)
 
     def scores(
-        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple, objective: str = "accuracy"
+        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple[Any, ...], objective: str = "accuracy"
     ) -> Tensor:
         """The score of drifted copies of `model` on the validation part.
 
@@ -114,13 +115,13 @@ class Trained:
     nearest codeword; else it is the largest output. `about` says how it was trained.
     """
 
-    specification: dict
+    specification: dict[str, Any]
     members: list[dict[str, Tensor]]
     codebook: Tensor | None = None
-    about: dict = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, specification: dict, **about) -> "Trained":
+    def of(cls, model: nn.Module, specification: dict[str, Any], **about) -> "Trained":
         """The weights of `model` as they stand."""
         return cls(specification, [{k: v.detach().cpu().clone() for k, v in model.state_dict().items()}], None, about)
 
