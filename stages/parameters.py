@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    StrictBool,
     StrictInt,
     TypeAdapter,
     ValidationError,

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from bayesft.calibration import calibrated, calibration_reference, reestimate_batch_norm
 from bayesft.data import Images, Split, load_images
-from bayesft.drift import FaultModel, LogNormalDrift, drifted_parameters, fault_model
+from bayesft.drift import FaultModel, drifted_parameters, fault_model
 from bayesft.drift.copies import swapped
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import accuracy_grid

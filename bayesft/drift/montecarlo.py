@@ -15,6 +15,7 @@ Where that layer holds a good part of the work, as in LeNet-5, it is computed so
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn

@@ -11,8 +11,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel
 from bayesft.drift.copies import learning_through
+from bayesft.drift.faults import FaultModel
 from bayesft.drift.montecarlo import drifting
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings

@@ -6,6 +6,7 @@ Every function writes a PNG and a PDF, and gives the caption: what a reader must
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np

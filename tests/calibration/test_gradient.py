@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from bayesft.calibration import calibrated_gradient
 from bayesft.data import Split
 from bayesft.drift import LogNormalDrift
-from bayesft.settings import Recipe
 from bayesft.methods.drift_aware import drift_gradient
+from bayesft.settings import Recipe
 from bayesft.training.loop import fit, plain_gradient
 
 

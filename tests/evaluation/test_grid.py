@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bayesft.evaluation.grid
 from bayesft.data import Split
-from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
+from bayesft.drift import LogNormalDrift, monte_carlo
 from bayesft.evaluation.grid import accuracy_grid, counted_grid, resumed, sigma_grid
 from bayesft.models import build
 from bayesft.training import Checkpoint, Trained, accuracy

@@ -249,11 +249,11 @@ def test_the_mirror_comes_from_the_parameters_or_the_environment(write, monkeypa
 def test_a_password_in_the_mirror_is_refused_and_not_shown(write, monkeypatch):
     address = "https://me:secret@localhost/mirror"
     monkeypatch.delenv("BAYESFT_MIRROR", raising=False)
-    for given in ("parameters", "environment"):
-        if given == "environment":
+    for where in ("parameters", "environment"):
+        if where == "environment":
             monkeypatch.setenv("BAYESFT_MIRROR", address)
         with pytest.raises(ParameterError, match="data.mirror, or BAYESFT_MIRROR: .*user name") as error:
-            load(write(("data/mirror", address)) if given == "parameters" else PARAMS)
+            load(write(("data/mirror", address)) if where == "parameters" else PARAMS)
         assert "secret" not in str(error.value)
 
 
