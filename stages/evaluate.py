@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.data import Scenes
-from bayesft.drift import fault_model
+from bayesft.drift import any_fault
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import accuracy_grid, sigma_grid
 from bayesft.files import write_json
@@ -61,7 +61,7 @@ def _key(stage: Stage, item: Item, file: Path, **more: object) -> str:
 
 def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     images = load_images(item)
-    test, fault = images.standardised(stage.device)["test"], fault_model(item["drift"]["model"], item["drift"]["settings"])
+    test, fault = images.standardised(stage.device)["test"], any_fault(item["drift"]["model"], item["drift"]["settings"])
     rows = {}
     for file in files:
         trained = Trained.load(file)
@@ -85,7 +85,7 @@ def _calibrated(stage: Stage, item: Item, file: Path) -> dict:
     """The accuracies of calibrated copies of a row's network, and what else is asked of its calibration."""
     c, key, trained = item["calibration"], (item["task"], item["seed"]), Trained.load(file)
     parts = load_images(item).standardised(stage.device)
-    train, fault = parts["train"].images, fault_model(item["drift"]["model"], item["drift"]["settings"])
+    train, fault = parts["train"].images, any_fault(item["drift"]["model"], item["drift"]["settings"])
 
     def measured(images: int = c["images"], **how: Any) -> list:
         given = {"layers": c["layers"], **how}
@@ -116,7 +116,7 @@ def _calibrated_detector(stage: Stage, item: Item, file: Path) -> dict:
     c, key = item["calibration"], (item["task"], item["seed"])
     network = Trained.load(file).networks(stage.device)[0]
     parts = Scenes.load(dataset(item["data"])).limited(item["images"]).parts
-    fault = fault_model(item["drift"]["model"], item["drift"]["settings"])
+    fault = any_fault(item["drift"]["model"], item["drift"]["settings"])
     chosen = [parts["train"][i] for i in calibration_images(parts["train"], c["images"], key)]
     about = {"draws": c["draws"], "calibration": {"images": c["images"], "layers": c["layers"]}}
     with stage.store.keep(_key(stage, item, file, **about)) as checkpoint:
@@ -133,7 +133,7 @@ def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     from bayesft.evaluation.pictures import detection_pictures
     from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
 
-    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), fault_model(item["drift"]["model"], item["drift"]["settings"])
+    scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), any_fault(item["drift"]["model"], item["drift"]["settings"])
     rows, key, parameters = {}, (item["task"], item["seed"]), item["drift"]["parameters"]
     test, shown = scenes.parts["test"], item["pictures"]
     for file in files:

@@ -24,11 +24,11 @@ from pydantic import (
 from ruamel.yaml import YAML, YAMLError
 
 from bayesft.data.fetch import checked_mirror
-from bayesft.drift import fault_model
+from bayesft.drift import FeatureFault, any_fault
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, FACTORS, TASKS
+from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS
 
 PARAMETERS = Path("params.yaml")
 MOST_POINTS = 1000  # of a grid of σ
@@ -37,6 +37,7 @@ LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.fam
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
 DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow to import
+NOT_STRUCK = ("mlp-mnist", DETECTION)  # what a fault of activations does not meet
 TAKEN = ("ablation", "study")  # names of folders beside those of the rows
 
 
@@ -455,7 +456,11 @@ def _contradictions(p: Parameters) -> list[str]:
     """What is allowed entry by entry, and not together: one line each."""
     wrong = []
     try:
-        fault_model(p.drift.model, p.drift.settings)
+        fault = any_fault(p.drift.model, p.drift.settings)
+        fault.check_level(p.sigma_max)
+        if isinstance(fault, FeatureFault):
+            wrong += [f"drift.model = {p.drift.model!r}: it strikes convolutions of classifiers, and {task} is none; "
+                      "leave it out of tasks" for task in p.tasks if task in NOT_STRUCK]  # fmt: skip
     except ValueError as error:
         wrong.append(f"drift: {error}")
     for name in p.methods:

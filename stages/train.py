@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.data import Images, Scenes
-from bayesft.drift import fault_model
+from bayesft.drift import any_fault
 from bayesft.files import read_json, write_json
 from bayesft.methods import load
 from bayesft.search.algorithm1 import SearchResult, Trial, search, train_row
@@ -73,7 +73,7 @@ def load_problem(stage: Stage, item: Item, checkpoint: Checkpoint | None = None)
         "specification": item["specification"],
         "recipe": Recipe(**item["recipe"]),
         "seed": item["seed"],
-        "fault": fault_model(drift["model"], drift["settings"]),
+        "fault": any_fault(drift["model"], drift["settings"]),
         "parameters": drift["parameters"],
         "granularity": item["granularity"],
         "bounds": tuple(item["bounds"]),

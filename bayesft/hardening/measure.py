@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.features import FeatureFault, check_places, struck
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
 from bayesft.hardening.checks import (
@@ -46,7 +47,7 @@ def evaluate(
     *,
     score: str | Score = "accuracy",
     forward: Forward | None = None,
-    fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+    fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
     levels: Sequence[float] | None = None,
     draws: int = 20,
     seed: int = 0,
@@ -65,7 +66,7 @@ def evaluate(
         score: "accuracy", or a function of (outputs, targets) to one number an example (B,), or one for all of them;
             more is better. What compares examples with one another is computed over all outputs at once.
         forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind.
-        fault: what happens to a parameter.
+        fault: what happens to a parameter, or to an activation (`bayesft.drift.features`).
         levels: fault levels of at least 0, in the fault's unit; without them, those of the fault.
         draws: number of faulty copies, at each level; equal numbers are the same devices at every level.
         seed: of the faults, and of whatever is random in the network or the data.
@@ -128,7 +129,10 @@ class _Work:
         self.forward, self.calibrate = forward, calibrate
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
-        self.parameters = select(model, where)
+        self.strikes = isinstance(fault, FeatureFault)
+        self.parameters = {} if self.strikes else select(model, where)
+        if self.strikes:
+            check_places(model)
         self.batches = Batches(data, self.seed)
 
     def check(self) -> None:
@@ -199,8 +203,10 @@ class _Work:
         clean, group = None, []
         for draw in range(self.draws):
             for i, level in enumerate(self.levels):
-                copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
-                faultless = not self.random and all(
+                copies, changes = {}, self.strikes and (level > 0 or not self.fault.traits.identity_at_zero)
+                if not self.strikes:
+                    copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
+                faultless = not (self.random or changes) and all(
                     torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
                 )
                 if faultless and clean:
@@ -232,7 +238,8 @@ class _Work:
                     for cell in group:
                         seed = derive_seed("evaluate", self.seed, "pass", cell.places[0][1], number)
                         write(self.model, cell.copies)
-                        outputs, targets = self.run(batch, seed)
+                        with self._struck(cell, number):
+                            outputs, targets = self.run(batch, seed)
                         cell.add(self.scorer, mapped(lambda tensor: tensor.detach(), outputs), targets)
                         start.restore()
                     marks.append(mark(targets))
@@ -242,6 +249,13 @@ class _Work:
             self.start.restore()
         self.batches.check_order(marks)
 
+    def _struck(self, cell: "_Cell", number: int, *key: str) -> AbstractContextManager:
+        """The copy's fault of activations, for a pass of batch `number`."""
+        if not self.strikes:
+            return nullcontext()
+        level, draw = cell.places[0]
+        return struck(self.model, self.fault, self.levels[level], ("evaluate", self.seed, *key), draw, number)
+
     @contextmanager
     def _calibrated(self, group: list["_Cell"]) -> Iterator[Snapshot]:
         """The state in which each pass begins: as given, or as the calibration of the one copy left it."""
@@ -249,8 +263,10 @@ class _Work:
             yield self.start
             return
         write(self.model, group[0].copies)
-        made = self.calibrate(self.model)
-        with made if hasattr(made, "__enter__") else nullcontext():
+        with ExitStack() as stack:
+            with self._struck(group[0], 0, "calibration"):
+                made = self.calibrate(self.model)
+                stack.enter_context(made if hasattr(made, "__enter__") else nullcontext())
             group[0].copies = {}  # they are in the network, perhaps changed
             yield Snapshot(self.model)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayesft.drift.copies import owners, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
@@ -41,7 +42,7 @@ class Hardening:
         model: the network that the loop trains.
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
         level: the highest fault level, in the fault's unit.
-        fault: what happens to a parameter; its `perturb` must have a gradient.
+        fault: what happens to a parameter or to an activation; it must have a gradient.
         sites: where dropout acts: what `find_sites` gives, a part of it, or names of modules; () for none. Without
             it, all that are found.
         where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
@@ -62,7 +63,7 @@ class Hardening:
         model: nn.Module,
         rate: float | Mapping[str, float] = 0.3,
         level: float = 1.0,
-        fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+        fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
         sites: Sites | Sequence[Place | str] | None = None,
         where: Where = "all",
         rise: float = 0.5,
@@ -85,7 +86,7 @@ class Hardening:
         self.seed, self.steps = whole_number("seed", seed, None), 0
         self.sites: Sequence[Place] | None = None
         self._rate, self._wanted, self._rates = rate, sites, []
-        check_memory(select(model, where))
+        check_memory(self._parameters())
         if sites is not None and all(isinstance(site, Place) for site in sites):
             self._place(sites)
         if example is not None:
@@ -138,9 +139,13 @@ class Hardening:
     @contextmanager
     def _faulty(self, level: float, number: int) -> Iterator[None]:
         """A faulty copy in the parameters' place. Gradients that arrive go on through the fault."""
+        if isinstance(self.fault, FeatureFault):
+            with struck(self.model, self.fault, level, ("hardening", self.seed), number):
+                yield
+            return
         module_of, clean, handles, versions = owners(self.model), {}, [], {}
         copies = {}
-        for name, theta in select(self.model, self.where).items():
+        for name, theta in self._parameters().items():
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
             clean[name] = theta.detach().clone().requires_grad_(theta.requires_grad)
             with torch.inference_mode(False), torch.enable_grad():
@@ -162,6 +167,10 @@ class Hardening:
             raise ValueError(
                 f"parameter {changed[0]!r} was changed inside of the step: call optimizer.step() after the `with` block"
             )
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the fault meets: none for a fault of activations."""
+        return {} if isinstance(self.fault, FeatureFault) else select(self.model, self.where)
 
     def _place(self, sites: Sequence[Place]) -> None:
         """Take these sites, each with its rate."""
@@ -189,7 +198,7 @@ class Hardening:
                 names = [site.name if isinstance(site, Place) else site for site in self._wanted]
                 found = sites_of(self.model, call, lambda model, run: places_of(model, run, names), evaluating)
             self._place(found)
-        parameters = select(self.model, self.where)
+        parameters = self._parameters()
         learnt = [name for name, theta in parameters.items() if theta.requires_grad]
         with ExitStack() as stack:
             stack.enter_context(own_random(self.seed))

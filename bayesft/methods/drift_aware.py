@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from bayesft.drift.faults import FaultModel
-from bayesft.drift.montecarlo import drifting, in_every_place
+from bayesft.drift import FaultModel, faulty_outputs
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings
 from bayesft.training import Gradient, Loss, Problem
@@ -25,7 +23,7 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
     """The gradient of the loss of one drifted copy, drawn anew at each step.
 
     Args:
-        fault: The fault model. Its `perturb` must be differentiable.
+        fault: The fault, of weights or of activations. It must have a gradient.
         sigma_train: The level is uniform in [0, sigma_train].
         parameters: Which parameters drift: "all" or "weights".
         rise: Over this first share of the training, the bound of the level grows from 0 to `sigma_train`.
@@ -38,11 +36,7 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
         bound = sigma_train * min(1.0, progress / rise) if rise else sigma_train
         sigma = float(torch.rand(()) * bound)
-        thetas = drifting(model, parameters)
-        device = next(iter(thetas.values())).device
-        generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
-        copy = {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()}
-        value = loss(functional_call(model, in_every_place(model, copy), x, tie_weights=False), y)
+        value = loss(faulty_outputs(model, x, fault, sigma, parameters), y)
         value.backward()
         return value.detach()
 

@@ -112,6 +112,8 @@ def test_searches_differ_in_what_the_methods_say():
         ("data/source", "internet", "'embedded' or 'official'"),
         ("drift/parameters", "some", "'all', 'weights' or 'convolutions'"),
         ("drift/model", "lognormol", "must be one of"),
+        ("drift/model", "mibb", "leave it out of tasks"),
+        ("drift/model", "stuck", "p = 1.2: must be from 0 to 1"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),
