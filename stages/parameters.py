@@ -25,6 +25,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from bayesft.data.fetch import checked_mirror
 from bayesft.drift import FeatureFault, any_fault
+from bayesft.drift.faults import traits_of
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
@@ -457,10 +458,12 @@ def _contradictions(p: Parameters) -> list[str]:
     wrong = []
     try:
         fault = any_fault(p.drift.model, p.drift.settings)
-        fault.check_level(p.sigma_max)
         if isinstance(fault, FeatureFault):
             wrong += [f"drift.model = {p.drift.model!r}: it strikes convolutions of classifiers, and {task} is none; "
                       "leave it out of tasks" for task in p.tasks if task in NOT_STRUCK]  # fmt: skip
+        if p.sigma_max > traits_of(fault).maximum:
+            highest = traits_of(fault).maximum
+            wrong.append(f"sigma_max = {p.sigma_max}, drift.model = {p.drift.model!r}: sigma_max must be <= {highest}")
     except ValueError as error:
         wrong.append(f"drift: {error}")
     for name in p.methods:

@@ -123,6 +123,31 @@ class Hardening:
             if not self._ready:
                 raise ValueError("the network was not called in the step, so its sites are not known: give `example`")
 
+    def backward(self, loss: Callable[[], Tensor], alpha: float = 0.7, progress: float = 1.0) -> Tensor:
+        """Fault-tolerant training: leave the gradient of (1 − α) · loss + α · loss under faults, as one step does.
+
+        Args:
+            loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`.
+            alpha: α, the share of the loss under faults, from 0 to 1. At 0 or 1 there is one call.
+            progress: how much of the training is done, from 0 to 1.
+
+        Returns:
+            The sum of the two losses.
+        """
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
+        value = torch.zeros(())
+        if alpha < 1:
+            clean = (1 - alpha) * loss()
+            clean.backward()
+            value = clean.detach()
+        if alpha > 0:
+            with self.step(progress):
+                faulty = alpha * loss()
+                faulty.backward()
+            value = value.to(faulty.device) + faulty.detach()
+        return value
+
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))

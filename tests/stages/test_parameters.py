@@ -113,7 +113,7 @@ def test_searches_differ_in_what_the_methods_say():
         ("drift/parameters", "some", "'all', 'weights' or 'convolutions'"),
         ("drift/model", "lognormol", "must be one of"),
         ("drift/model", "mibb", "leave it out of tasks"),
-        ("drift/model", "stuck", "p = 1.2: must be from 0 to 1"),
+        ("drift/model", "stuck", "sigma_max must be <= 1"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),
