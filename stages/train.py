@@ -41,6 +41,7 @@ def trained(stage: Stage, item: Item) -> tuple[Path, str]:
             network.save(folder / f"{name}.safetensors")
 
     decides = {key: item[key] for key in DECIDES + ("row", "method", "values", "needs", "searched")}
+    decides |= {key: item[key] for key in ("level",) if key in item}
     place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
     return place, "trained" if found is None else _told(found)
 
@@ -75,6 +76,7 @@ def load_problem(stage: Stage, item: Item, checkpoint: Checkpoint | None = None)
         "seed": item["seed"],
         "fault": any_fault(drift["model"], drift["settings"]),
         "parameters": drift["parameters"],
+        "level": item.get("level"),
         "granularity": item["granularity"],
         "bounds": tuple(item["bounds"]),
         "checkpoint": checkpoint,

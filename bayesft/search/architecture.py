@@ -90,6 +90,7 @@ def search_architectures(
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
     n_jobs: int | None = None,
+    strategy: Strategy | None = None,
 ) -> Found:
     """Search a space of architectures.
 
@@ -102,6 +103,7 @@ def search_architectures(
         checkpoint: Where a killed search finds the candidates that it had.
         n_jobs: The number of processes for the candidates of a batch. It changes no number. None: as
             `joblib.parallel_config` says, which also chooses another backend (a cluster).
+        strategy: What proposes candidates, in place of a fresh one by its name.
 
     Returns:
         The candidates, and the best one.
@@ -110,7 +112,8 @@ def search_architectures(
     def worth(pair: tuple[float, float]) -> float:
         return (1 - settings.alpha) * pair[0] + settings.alpha * pair[1]
 
-    strategy, kept = STRATEGIES[settings.strategy](space, seed), checkpoint.load("candidates") if checkpoint else None
+    strategy = strategy or STRATEGIES[settings.strategy](space, seed)
+    kept = checkpoint.load("candidates") if checkpoint else None
     done = [Candidate(**entry) for entry in kept[1]] if kept else []
     candidates: list[Candidate] = []
     while len(candidates) < settings.candidates:

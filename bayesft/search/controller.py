@@ -77,6 +77,14 @@ class Reinforce:
         self.optimizer = torch.optim.Adam(self.policies.parameters(), lr=LR)
         self.baseline: float | None = None
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the policy has learnt, by name, for a file."""
+        return {f"controller.{name}": value for name, value in self.policies.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what a policy has learnt."""
+        self.policies.load_state_dict({name.removeprefix("controller."): value for name, value in state.items()})
+
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Architecture:
         """An architecture by the policy as it stands. One that is not allowed is drawn again."""
