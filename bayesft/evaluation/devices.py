@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesft.calibration import calibrate, calibration_reference, reestimate_batch_norm
+from bayesft.calibration import calibration_reference, reestimate_batch_norm
 from bayesft.data import Split
 from bayesft.drift import FaultModel, FeatureFault, drifted_parameters, monte_carlo_grid, struck
+from bayesft.evaluation.calibrated import calibrated_copy
 from bayesft.training.trained import accuracy_score
 
 POOL = 8  # devices whose statistics are averaged; none of them is one of those that are measured
@@ -58,20 +59,22 @@ def on_devices(
         found = monte_carlo_grid(network, *test, accuracy_score, fault, levels, range(devices), key, parameters)
         return found.numpy()
     network, rows = deepcopy(network).eval(), []
+    reference = calibration_reference(network, examples) if how == "channels" else None
     for level in levels:
         if how == "bn-pooled":
             pooled = _pooled(network, fault, level, key, parameters, examples)
             rows.append(on_devices(pooled, test, fault, [level], devices, key, parameters)[0])
             continue
-        if how == "channels":
-            reference = calibration_reference(network, examples)
-            adapt = lambda device, reference=reference: calibrate(device, reference, examples)  # noqa: E731
-        else:
-            adapt = lambda device: reestimate_batch_norm(device, examples)  # noqa: E731
-        each = [
-            _with_device(network, fault, level, key, draw, parameters, lambda d, adapt=adapt: _accuracy(adapt(d), test))
-            for draw in range(devices)
-        ]
+        each = []
+        for draw in range(devices):
+            if how == "channels":
+                with torch.no_grad(), calibrated_copy(
+                    network, reference, examples, fault, level, key, draw, parameters
+                ) as device:
+                    each.append(_accuracy(device, test))
+            else:
+                each.append(_with_device(network, fault, level, key, draw, parameters,
+                                         lambda device: _accuracy(reestimate_batch_norm(device, examples), test)))  # fmt: skip
         rows.append(np.array(each))
     return np.stack(rows)
 

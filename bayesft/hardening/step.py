@@ -47,6 +47,8 @@ class Hardening:
             it, all that are found.
         where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
         rise: over which share of the training the bound of the level rises.
+        alpha: for `backward`, the share of the loss under faults.
+        fixed: whether the faults are at the bound of the level itself, in place of at a level up to it.
         example: what the network is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
             Sites are found and checks are made with it at once; without it, when the network is first called in a
             step.
@@ -68,6 +70,8 @@ class Hardening:
         where: Where = "all",
         rise: float = 0.5,
         *,
+        alpha: float = 1.0,
+        fixed: bool = False,
         example: Any = None,
         seed: int = 0,
     ):
@@ -77,6 +81,9 @@ class Hardening:
             raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
         if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
+        self.alpha, self.fixed = alpha, fixed
         for value in rate.values() if isinstance(rate, Mapping) else [rate]:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
@@ -123,36 +130,34 @@ class Hardening:
             if not self._ready:
                 raise ValueError("the network was not called in the step, so its sites are not known: give `example`")
 
-    def backward(self, loss: Callable[[], Tensor], alpha: float = 0.7, progress: float = 1.0) -> Tensor:
+    def backward(self, loss: Callable[[], Tensor], progress: float = 1.0) -> Tensor:
         """Fault-tolerant training: leave the gradient of (1 − α) · loss + α · loss under faults, as one step does.
 
         Args:
-            loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`.
-            alpha: α, the share of the loss under faults, from 0 to 1. At 0 or 1 there is one call.
+            loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`;
+                where α (`alpha`) is 0 or 1, once.
             progress: how much of the training is done, from 0 to 1.
 
         Returns:
             The sum of the two losses.
         """
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-            raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
-        value = torch.zeros(())
-        if alpha < 1:
-            clean = (1 - alpha) * loss()
+        value: Tensor | float = 0.0
+        if self.alpha < 1:
+            clean = (1 - self.alpha) * loss()
             clean.backward()
             value = clean.detach()
-        if alpha > 0:
+        if self.alpha > 0:
             with self.step(progress):
-                faulty = alpha * loss()
+                faulty = self.alpha * loss()
                 faulty.backward()
-            value = value.to(faulty.device) + faulty.detach()
+            value = value + faulty.detach()
         return value
 
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
         bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
-        level = float(torch.rand((), generator=generator)) * bound
+        level = bound if self.fixed else float(torch.rand((), generator=generator)) * bound
         with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):
             yield
             if self.sites and not called():

@@ -9,7 +9,7 @@ from bayesft.data import Split
 from bayesft.drift import LogNormalDrift, monte_carlo
 from bayesft.drift.faults import Float32BitFlips, Quantise, StuckCells
 from bayesft.drift.features import GaussianFeature, MiBB
-from bayesft.harden import harden
+from bayesft.hardening.harden import harden
 from bayesft.hardening.step import Hardening
 from bayesft.methods import load
 from bayesft.methods.ftt import ftt_gradient, quantise_, quantised_weights, default_level
@@ -140,23 +140,26 @@ def test_it_helps_under_the_fault_that_it_is_trained_for():
 
 
 def test_anyone_can_harden_a_network_by_it():
-    recipe = Recipe(epochs=2, batch_size=8)
-    options = {"method": "ftt", "fault": MiBB(), "recipe": recipe, "settings": {"trials": 2, "initial": 1}, "draws": 2}
-    found = harden(network(), (X, Y), (X, Y), **options)
-    assert set(found.values) == {"alpha", "level"} and found.rates == {}
-    assert 0.25 <= found.values["level"] <= 2
-    assert sorted(set(found.table.sigma)) == sorted(MiBB().traits.grid)
+    options = {"method": "ftt", "fault": MiBB(), "level": 1e-4, "recipe": Recipe(epochs=2, batch_size=8)}
+    found = harden(network(), (X, Y), (X, Y), draws=2, progress=False, **options)
+    assert found.settings["alpha"] == 0.7 and found.settings["rates"] == {}
+    assert set(found.comparison.curves) == {"given", "hardened"}
+    searched = harden(network(), (X, Y), (X, Y), search={"trials": 2, "draws": 2}, draws=2, progress=False, **options)
+    assert set(searched.study.best.values) == {"alpha", "level"}
+    assert 2.5e-5 <= searched.study.best.values["level"] <= 2e-4
+    with pytest.raises(ValueError, match="method = 'fft': must be drift_dropout or ftt"):
+        harden(network(), (X, Y), (X, Y), method="fft")
 
 
 def test_both_passes_in_a_loop_of_ones_own():
     model, fault = network().eval(), LogNormalDrift()
-    hardening = Hardening(model, level=0.4, fault=fault, sites=(), example=X)
+    hardening = Hardening(model, level=0.4, fault=fault, sites=(), alpha=0.25, example=X)
     faulty = Hardening(model, level=0.4, fault=fault, sites=(), example=X)
 
     def loss() -> torch.Tensor:
         return F.cross_entropy(model(X), Y)
 
-    value = hardening.backward(loss, alpha=0.25)
+    value = hardening.backward(loss)
     total = [theta.grad.clone() for theta in model.parameters()]
     model.zero_grad()
     (0.75 * loss()).backward()
@@ -166,4 +169,4 @@ def test_both_passes_in_a_loop_of_ones_own():
         assert torch.allclose(theta.grad, gradient, atol=1e-7)
     assert value > 0
     with pytest.raises(ValueError, match="alpha = 2"):
-        hardening.backward(loss, alpha=2)
+        Hardening(model, fault=fault, sites=(), alpha=2)
