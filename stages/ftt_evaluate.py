@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bayesft.drift import any_fault
+from bayesft.drift.features import MiBB, places, strike_rate
 from bayesft.evaluation.devices import on_devices
 from bayesft.files import read_json, write_json
 from bayesft.methods.ftt import quantise_
@@ -54,6 +55,9 @@ def measured(stage: Stage, item: Item, trained: Trained) -> dict:
         }
         found[name] = {"levels": of["levels"], "level": of["level"], "accuracy": accuracy.tolist(),
                        "calibrated": calibrated}  # fmt: skip
+        if isinstance(fault, MiBB):
+            rates = [strike_rate(of["level"], place.fan_in) for place in places(network)]
+            found[name]["strike_rate"] = _mean(rates)
     clean = on_devices(network, parts["test"], any_fault("lognormal"), [0.0], 1, (), "all")
     return {"parameters": parameters, "macs": macs, "clean": float(clean[0, 0]), "faults": found, "about": trained.about,
             "specification": trained.specification, "data": {**images.about, "classes": images.classes}}  # fmt: skip

@@ -78,11 +78,7 @@ def search(stage: Stage, item: Item) -> str:
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         parts = load_images(item).standardised(stage.device)
-        found = (_alone if item["search"] == "alone" else _found)(stage, item, parts, checkpoint)
-        image, settings = tuple(parts["train"].images.shape[1:]), item["settings"]
-        architecture, space = Architecture.parse(found["best"]), Space(item["nodes"], tuple(item["operations"]))
-        controls = of_its_size(architecture, space, settings, item["preprocess"], image, item["seed"])
-        write_json(folder / "found.json", {**found, "networks": controls})
+        write_json(folder / "found.json", (_alone if item["search"] == "alone" else _found)(stage, item, parts, checkpoint))
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
     place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
@@ -118,7 +114,16 @@ def _found(stage: Stage, item: Item, parts: dict[str, Split], checkpoint: Checkp
     def worth(pair: tuple[float, float]) -> float:
         return (1 - settings.alpha) * pair[0] + settings.alpha * pair[1]
 
-    content = {"best": found.best.architecture, "candidates": [asdict(c) for c in found.candidates]}
+    networks = _networks(item, found.architecture, parts)
+    content = {
+        "best": found.best.architecture,
+        "candidates": [asdict(c) for c in found.candidates],
+        "networks": networks,
+        "rewards": {
+            name: worth(mean(Architecture.parse(of["architecture"]), "search"))
+            for name, of in networks.items() if "architecture" in of
+        },
+    }  # fmt: skip
     if len(rewards) > 1:
         content["gate"] = agreement(rewards, space, item["gate"], item["seed"], worth)
     return content
@@ -147,7 +152,12 @@ def _alone(stage: Stage, item: Item, parts: dict[str, Split], checkpoint: Checkp
         return kept[name]
 
     best, seen = halving([space.sample(generator) for _ in range(rounds[0][0])], reward, rounds)
-    return {"best": str(best), "rounds": seen}
+    return {"best": str(best), "rounds": seen, "networks": _networks(item, best, parts)}
+
+
+def _networks(item: Item, found: Architecture, parts: dict[str, Split]) -> dict[str, dict]:
+    space, image = Space(item["nodes"], tuple(item["operations"])), tuple(parts["train"].images.shape[1:])
+    return of_its_size(found, space, item["settings"], item["preprocess"], image, item["seed"], item["samples"])
 
 
 if __name__ == "__main__":

@@ -303,7 +303,7 @@ class Planner:
         own = {"rounds": settings.alone, "granularity": "layer", "bounds": (0.0, 0.8)} if search == "alone" else {}
         return {**common, **own, "label": f"{search} {fault}", "search": search, "seed": 0, "settings": network,
                 "preprocess": preprocess, "strategy": strategy, "draws": settings.draws, "gate": settings.gate,
-                "shared": shared, "cost": 1}  # fmt: skip
+                "samples": 200 if "largest" in budget.seeds[fault] else 24, "shared": shared, "cost": 1}  # fmt: skip
 
     def fault_tolerant(self, fault: str, name: str, seed: int) -> dict:
         """The item of one network of the chapter."""

@@ -13,7 +13,7 @@ from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
 from bayesft.files import read_json, write_json, write_text
 from bayesft.methods import load
-from bayesft.report import figures, worth
+from bayesft.report import figures, ftt, worth
 from bayesft.report.page import metrics, page
 from bayesft.report.results import TaskResults, accuracies_table, curves_table, measures_table, searches_table
 from bayesft.report.rows import Row, rows_of
@@ -46,7 +46,8 @@ def main() -> None:
         write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
     title = f"BayesFT, reproduced at scale {plan['scale']}"
-    write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies))
+    chapter = _fault_tolerance(plan, folder, note)
+    write_text(folder / "README.md", page(title, note, tasks, ablations, pictures, studies) + chapter)
     write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
     print(f"render: {len(pictures)} figures for {len(tasks)} tasks in {folder}")
@@ -82,6 +83,15 @@ def _draw(
         worth.figure_landscape(studies, folder, note)
         drawn += ["study", "landscape"]
     return drawn
+
+
+def _fault_tolerance(plan: Item, folder: Path, note: str) -> str:
+    """Draw the chapter on fault-tolerant training, and write its table; its section of the page, "" without one."""
+    if not plan["ftt"]["networks"]:
+        return ""
+    chapter = ftt.Chapter.gather(plan["ftt"], lambda name: read_json(RESULTS / name))
+    write_json(folder / "figures" / "ftt.json", ftt.table(chapter))
+    return "\n" + ftt.section(chapter, ftt.draw(chapter, folder / "figures", note))
 
 
 def _detections(plan: Item, result: TaskResults, folder: Path, note: str) -> bool:
