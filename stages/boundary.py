@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bayesft.drift import fault_model
+from bayesft.drift import any_fault
 from bayesft.evaluation.boundary import decision_boundaries
 from bayesft.settings import Recipe
 from stages.common import Item, Stage, run
@@ -17,7 +17,7 @@ def main() -> None:
 def make(stage: Stage, item: Item) -> str:
     """Make data/boundary.safetensors."""
     b, drift = item["boundary"], item["drift"]
-    recipe, fault = Recipe(**item["recipe"]), fault_model(drift["model"], drift["settings"])
+    recipe, fault = Recipe(**item["recipe"]), any_fault(drift["model"], drift["settings"])
     maps = decision_boundaries(recipe, fault, tuple(b["sigmas"]), b["points"], b["draws"], drift["parameters"])
     maps.save(Path("data/boundary.safetensors"))
     return f"{len(b['sigmas'])} levels"

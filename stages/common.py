@@ -64,12 +64,13 @@ class Stage:
         versions = [torch.__version__, *map(version, DECIDING), platform.machine()]
         return digest([item, inputs, self.machine, versions])
 
-    def work(self, function: Callable[..., str], items: Sequence[Item]) -> None:
+    def work(self, function: Callable[..., str], items: Sequence[Item], part: str = "") -> None:
         """Do all items, side by side on all cores, the longest first, with one progress bar.
 
         Args:
             function: Takes this stage and an item, and gives a line that says what was found. It runs in any process.
             items: The items; `cost` of each says about how long it takes.
+            part: Names the items where a stage has several kinds of them.
         """
         began = time.perf_counter()
         order = sorted(items, key=lambda item: -item.get("cost", 0))
@@ -78,7 +79,7 @@ class Stage:
         for label, line, seconds in tqdm(_parallel(jobs), desc=self.name, total=len(jobs), unit="item", disable=None):
             lines[label] = seconds
             tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
-        write_text(Path("data/timings") / f"{self.name}.json", json.dumps(lines, indent=1, sort_keys=True) + "\n")
+        write_text(Path("data/timings") / f"{self.name}{part and '-' + part}.json", json.dumps(lines, indent=1, sort_keys=True) + "\n")
         print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.data import Scenes
-from bayesft.drift import FaultModel, fault_model
+from bayesft.drift import FaultModel, FeatureFault, any_fault
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid, calibration_images, layer_choices
 from bayesft.evaluation.grid import counted_grid, sigma_grid
 from bayesft.files import write_json
@@ -59,8 +59,8 @@ def _key(stage: Stage, item: Item, file: Path, **more: object) -> str:
     return stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"])))
 
 
-def _fault(item: Item) -> FaultModel:
-    return fault_model(item["drift"]["model"], item["drift"]["settings"])
+def _fault(item: Item) -> FaultModel | FeatureFault:
+    return any_fault(item["drift"]["model"], item["drift"]["settings"])
 
 
 def _classifier(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:

@@ -23,11 +23,13 @@ from pydantic import (
 from ruamel.yaml import YAML, YAMLError
 
 from bayesft.data.fetch import checked_mirror
-from bayesft.drift import fault_model
+from bayesft.drift import FeatureFault, any_fault
+from bayesft.drift.faults import traits_of
+from bayesft.fault_tolerance import ROWS as FTT_ROWS
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, FACTORS, TASKS
+from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS
 
 PARAMETERS = Path("params.yaml")
 MOST_POINTS = 1000  # of a grid of σ
@@ -36,7 +38,9 @@ LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.fam
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
 DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow to import
-TAKEN = ("ablation", "study")  # names of folders beside those of the rows
+NOT_STRUCK = ("mlp-mnist", DETECTION)  # what a fault of activations does not meet
+FTT = "ftt"  # beside the layers of a scale: the budget of the chapter on fault-tolerant training
+TAKEN = ("ablation", "study", "ftt", "ftt-search")  # names of folders beside those of the rows
 
 
 class ParameterError(ValueError):
@@ -173,6 +177,24 @@ class Studies(Settings):
     options: dict[str, Compared]
 
 
+class Fault(Settings):
+    """A fault of the chapter on fault-tolerant training.
+
+    level: of training and test. It is that of networks of 20 channels, where it depends on the channels (mibb).
+    alpha_reward: α_r of a search. settings: of the fault.
+    """
+
+    level: PositiveFloat
+    alpha_reward: Annotated[float, Field(ge=0, le=1)]
+    settings: dict[str, Any] = {}
+
+
+class FaultTolerance(Settings):
+    faults: dict[Annotated[str, _one_of(("stuck", "mibb"))], Fault]
+    alpha_loss: Annotated[float, Field(ge=0, le=1)]
+    bits: Annotated[StrictInt, Field(ge=2, le=16)]
+
+
 class Counts(Settings):
     """How many images of each part are used; null for all."""
 
@@ -213,6 +235,58 @@ class Budget(Settings):
     train: Length
     search: dict[str, Any]
     evaluate: Grid
+
+
+class FttNetworks(Settings):
+    """channels, cells and nodes of the searched networks; resnet: channels of ResNet-20; mobile: MobileNet-V2's width."""
+
+    channels: Positive
+    cells: Annotated[StrictInt, Field(ge=2, le=100)]
+    nodes: Annotated[StrictInt, Field(ge=1, le=8)]
+    stem_stride: Literal[1, 2]
+    resnet: Positive
+    mobile: PositiveFloat
+
+
+class FttSearch(Settings):
+    """How architectures are searched: `shared` is the training of a shared network with α_l = `alpha_loss`."""
+
+    strategy: Literal["random", "evolution", "reinforce"]
+    candidates: Positive
+    batch: Positive
+    top: Positive
+    images: Positive
+    draws: Positive
+    gate: Annotated[StrictInt, Field(ge=3)]
+    networks: Annotated[StrictInt, Field(ge=1, le=8)]
+    alpha_loss: Annotated[float, Field(ge=0, le=1)]
+    shared: Length
+    alone: Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=1)]
+
+
+class FttGrid(Settings):
+    """levels: by fault, relative to the fault's own level; of lognormal as they are, up to the last one."""
+
+    levels: dict[Annotated[str, _one_of(("stuck", "mibb", "lognormal"))], Sigmas]
+    devices: Draws
+    examples: Annotated[StrictInt, Field(ge=2)]
+
+
+class FttBudget(Settings):
+    """What the chapter on fault-tolerant training costs at a scale.
+
+    seeds: how many seeds each row of a fault is trained with. carried: rows that are measured under every fault.
+    calibrated: rows that are measured with each calibration too.
+    """
+
+    images: Counts
+    network: FttNetworks
+    train: Length
+    search: FttSearch
+    seeds: dict[Annotated[str, _one_of(("stuck", "mibb"))], dict[Annotated[str, _one_of(FTT_ROWS)], Positive]]
+    carried: Annotated[tuple[Annotated[str, _one_of(FTT_ROWS)], ...], Distinct]
+    calibrated: Annotated[tuple[Annotated[str, _one_of(FTT_ROWS)], ...], Distinct]
+    evaluate: FttGrid
 
 
 # What a change of `search` may have: that of a layer, of a row, or of the study.
@@ -258,7 +332,10 @@ class Parameters(Settings):
     parallel: Parallel
     search: Rule
     studies: Studies
-    scales: dict[Literal["smoke", "quick", "medium", "paper"], dict[Annotated[str, _one_of(LAYERS)], dict[str, Any]]]
+    ftt: FaultTolerance
+    scales: dict[
+        Literal["smoke", "quick", "medium", "paper"], dict[Annotated[str, _one_of((*LAYERS, FTT))], dict[str, Any]]
+    ]
 
     @property
     def mirror(self) -> str | None:
@@ -353,6 +430,10 @@ class Parameters(Settings):
             rule["epochs"] = self.budget(task).train.epochs
         return SearchSettings.model_validate(rule, strict=True)
 
+    def ftt_budget(self, scale: str | None = None) -> FttBudget:
+        """The budget of the chapter on fault-tolerant training at a scale."""
+        return FttBudget.model_validate(self.scales[scale or self.scale].get(FTT), strict=True)
+
     def row_search(self, task: str, row: Row) -> SearchSettings | None:
         """The search of a row's hyperparameters on a task, or None where they are given."""
         own = load_method(row.method).search
@@ -439,7 +520,15 @@ def _layers(p: Parameters) -> list[str]:
     """What is wrong with the budgets of every scale, by the key of the layer that says it."""
     wrong = []
     for scale, layers in p.scales.items():
+        try:
+            budget = p.ftt_budget(scale)
+            wrong += _wrong_ftt(p, scale, budget)
+        except ValidationError as error:
+            for entry in error.errors():
+                wrong.append(explain({**entry, "loc": ("scales", scale, FTT, *entry["loc"])}, None, FttBudget))
         for layer, parts in layers.items():
+            if layer == FTT:
+                continue
             for part, value in parts.items():
                 where = f"scales.{scale}.{layer}.{part}"
                 if part not in PARTS:
@@ -472,11 +561,38 @@ def _origin(p: Parameters, scale: str, task: str, loc: tuple) -> tuple:
 _NOTHING = object()
 
 
+def _wrong_ftt(p: Parameters, scale: str, budget: FttBudget) -> list[str]:
+    """What is wrong with the chapter on fault-tolerant training at a scale."""
+    wrong, where = [], f"scales.{scale}.{FTT}"
+    for name, given in p.ftt.faults.items():
+        try:
+            any_fault(name, given.settings).check_level(given.level)
+        except ValueError as error:
+            wrong.append(f"ftt.faults.{name}: {error}")
+        for key, block in (("seeds", budget.seeds), ("evaluate.levels", budget.evaluate.levels)):
+            if name not in block:
+                wrong.append(f"{where}.{key}.{name}: missing; ftt.faults has it")
+        if name in budget.evaluate.levels and not {0.0, 1.0} <= set(budget.evaluate.levels[name]):
+            wrong.append(f"{where}.evaluate.levels.{name}: must have 0 and 1, the fault's own level")
+        for row in budget.seeds.get(name, {}):
+            if FTT_ROWS[row].method not in p.methods and FTT_ROWS[row].method not in ("ftt", "drift_ftt"):
+                wrong.append(f"{where}.seeds.{name}.{row}: needs the row {FTT_ROWS[row].method} of methods")
+    if "lognormal" not in budget.evaluate.levels:
+        wrong.append(f"{where}.evaluate.levels.lognormal: missing; rows are measured under it too")
+    return wrong
+
+
 def _contradictions(p: Parameters) -> list[str]:
     """What is allowed entry by entry, and not together: one line each."""
     wrong = []
     try:
-        fault_model(p.drift.model, p.drift.settings)
+        fault = any_fault(p.drift.model, p.drift.settings)
+        if isinstance(fault, FeatureFault):
+            wrong += [f"drift.model = {p.drift.model!r}: it strikes convolutions of classifiers, and {task} is none; "
+                      "leave it out of tasks" for task in p.tasks if task in NOT_STRUCK]  # fmt: skip
+        if p.sigma_max > traits_of(fault).maximum:
+            highest = traits_of(fault).maximum
+            wrong.append(f"sigma_max = {p.sigma_max}, drift.model = {p.drift.model!r}: sigma_max must be <= {highest}")
     except ValueError as error:
         wrong.append(f"drift: {error}")
     for name in p.methods:
@@ -661,12 +777,12 @@ def _unknown(key: object, known: Iterable[str]) -> str:
     return f"unknown key; {hint}Allowed here: {', '.join(known)}"
 
 
-def explain(error: Mapping[str, Any], schema: Any = None) -> str:
+def explain(error: Mapping[str, Any], schema: Any = None, budget: Any = Budget) -> str:
     """One line of a validation error: the key, its value, what is allowed."""
     where = [part for part in error["loc"] if part != "[key]"]
     key = ".".join(map(str, where))
     if error["type"] == "extra_forbidden":
-        model: Any = schema or Budget
+        model: Any = schema or budget
         for part in where[:-1] if schema else where[3:-1]:
             if isinstance(model, type) and issubclass(model, BaseModel):
                 model = model.model_fields[part].annotation

@@ -8,10 +8,15 @@ runs again when something that decides its results has changed, and only then.
 from pathlib import Path
 from typing import Any
 
-from bayesft.drift import FAULT_MODELS
+from bayesft.drift import FAULT_MODELS, FEATURE_FAULTS, any_fault
+from bayesft.drift.faults import traits_of
+from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.evaluation.grid import sigma_grid
+from bayesft.fault_tolerance import COEFFICIENTS, ROWS, SEARCHES, level_at, specification
 from bayesft.files import write_json
 from bayesft.methods import load as load_method
+from bayesft.models.operations import FEATURE_OPERATIONS, WEIGHT_OPERATIONS
+from bayesft.settings import Recipe
 from bayesft.store import LIST, Store
 from bayesft.tasks import ABLATIONS, TASKS
 from stages.code import code_of, digest
@@ -19,6 +24,7 @@ from stages.parameters import Parameters, Row, load
 
 PLAN = Path("data/plan")
 PLANNED = Path("data/plan.json")
+FTT_DATA, FTT_TASK = "cifar10", "resnet18-cifar10"  # whose settings the methods of other chapters have there
 UNSEARCHED = ("uniform", "drift_dropout")  # what the study compares searches with: methods with given hyperparameters
 
 Plan = dict[str, list[dict[str, Any]]]
@@ -83,12 +89,14 @@ class Planner:
             {**self.evaluated(item), "row": "ablation", "calibration": None} for item in networks.values()
         ]
         plan["study"] = self.studied()
+        plan |= self.fault_tolerance()
         plan["render"] = [self.rendered()]
         return plan
 
     def code(self, *starts: str) -> str:
         """A fingerprint of the code that `starts` run, the fault model's among it."""
-        fault = FAULT_MODELS[self.p.drift.model].__module__.replace(".", "/")
+        faults = {**FAULT_MODELS, **FEATURE_FAULTS}
+        fault = faults[self.p.drift.model].__module__.replace(".", "/")
         starts = (*starts, f"{fault}.py")
         if starts not in self._code:
             self._code[starts] = digest(code_of(starts))
@@ -97,7 +105,7 @@ class Planner:
     def downloads(self) -> list[dict]:
         """Every data set of the run."""
         p = self.p
-        names = {TASKS[task].data for task in p.tasks} | set(p.ablation.data)
+        names = {TASKS[task].data for task in p.tasks} | set(p.ablation.data) | ({FTT_DATA} if p.ftt.faults else set())
         items = []
         for name in sorted(names):
             mirror = p.mirror if p.data.source == "official" else None
@@ -113,7 +121,10 @@ class Planner:
         p = self.p
         boundary = p.boundary.model_dump()
         recipe = {**p.recipe.model_dump(), "epochs": boundary["epochs"], "batch_size": 64, "lr": boundary["lr"]}
-        return {"label": "moons", "boundary": boundary, "recipe": recipe, "drift": p.drift.model_dump(),
+        drift = p.drift.model_dump()
+        if p.drift.model in FEATURE_FAULTS:  # they strike convolutions, and the classifier of Figure 1 has none
+            drift |= {"model": "lognormal", "settings": {}}
+        return {"label": "moons", "boundary": boundary, "recipe": recipe, "drift": drift,
                 "code": self.code("stages/boundary.py")}  # fmt: skip
 
     def problem(self, task: str, seed: int, network: dict[str, Any]) -> dict:
@@ -178,8 +189,8 @@ class Planner:
         for data in p.ablation.data:
             task = f"ablation-{data}"
             for seed in p.seeds_of(task):
-                for row, specification in ABLATIONS[data].networks(p.ablation.factors).items():
-                    network = {**specification, **p.budget(task).network}
+                for row, change in ABLATIONS[data].networks(p.ablation.factors).items():
+                    network = {**change, **p.budget(task).network}
                     items.append({
                         **self.problem(task, seed, network),
                         "label": f"{row} {task} seed {seed}",
@@ -230,6 +241,128 @@ class Planner:
                     landscape=p.studies.landscape)  # fmt: skip
         return items
 
+    def fault_tolerance(self) -> Plan:
+        """The chapter on fault-tolerant training: its searches, networks and measurements."""
+        p, plan = self.p, {"ftt-search": [], "ftt-train": [], "ftt-evaluate": []}
+        budget = p.ftt_budget()
+        for fault in p.ftt.faults:
+            rows = {row: count for row, count in budget.seeds[fault].items()}
+            named = [search for search in SEARCHES if any(ROWS[row].search == search for row in rows)]
+            plan["ftt-search"] += [self.searched_architecture(fault, search) for search in named]
+            for row, count in rows.items():
+                if ROWS[row].alike and any(item["row"] == row for item in plan["ftt-train"]):
+                    continue  # trained alike, and measured, under another fault already
+                for seed in range(count):
+                    item = self.fault_tolerant(fault, row, seed)
+                    plan["ftt-train"].append(item)
+                    plan["ftt-evaluate"].append(self.measured(item))
+        return plan
+
+    def ftt_problem(self, fault: str) -> dict:
+        """What decides a problem of the chapter, but the network and the seed."""
+        p, budget, given = self.p, self.p.ftt_budget(), self.p.ftt.faults[fault]
+        of = any_fault(fault, given.settings)
+        train = budget.train.model_dump(exclude_none=True)
+        return {
+            "task": "ftt",
+            "fault": fault,
+            "data": FTT_DATA,
+            "images": budget.images.model_dump(),
+            "pixels": None,
+            "recipe": Recipe(**{**p.recipe.model_dump(), **train}).model_dump(),
+            "drift": {"model": fault, "settings": given.settings, "parameters": traits_of(of).scope},
+            "level": level_at(fault, given.level, budget.network.channels),
+            "bits": p.ftt.bits,
+        }
+
+    def searched_architecture(self, fault: str, search: str) -> dict:
+        """The item of one search of architectures."""
+        p, budget = self.p, self.p.ftt_budget()
+        settings, network, given = budget.search, budget.network.model_dump(), p.ftt.faults[fault]
+        by_loss, by_reward = COEFFICIENTS.get(search, (True, True))
+        common = {
+            **self.ftt_problem(fault),
+            "nodes": network["nodes"],
+            "operations": FEATURE_OPERATIONS if fault == "mibb" else WEIGHT_OPERATIONS,
+            "alpha": settings.alpha_loss if by_loss else 0.0,
+            "reward_images": settings.images,
+            "code": self.code("stages/ftt_search.py", "bayesft/methods/ftt.py"),
+        }
+        preprocess, alpha_reward = 1 if fault == "mibb" else 3, given.alpha_reward if by_reward else 0.0
+        shape = {"channels": network["channels"], "cells": network["cells"], "stem_stride": network["stem_stride"],
+                 "preprocess": preprocess}  # fmt: skip
+        recipe = Recipe(**{**p.recipe.model_dump(), **settings.shared.model_dump(exclude_none=True)}).model_dump()
+        count = 0 if search == "alone" else settings.networks if search == "ftt-nas" else 1
+        shared = [
+            {**common, "label": f"shared network {seed} {fault} alpha {common['alpha']}", "seed": seed, "recipe": recipe,
+             "network": shape, "controller": alpha_reward if settings.strategy == "reinforce" else None}
+            for seed in range(count)
+        ]  # fmt: skip
+        strategy = {"strategy": settings.strategy, "candidates": settings.candidates, "batch": settings.batch,
+                    "alpha": alpha_reward, "top": settings.top}  # fmt: skip
+        own = {"rounds": settings.alone, "granularity": "layer", "bounds": (0.0, 0.8)} if search == "alone" else {}
+        return {**common, **own, "label": f"{search} {fault}", "search": search, "seed": 0, "settings": network,
+                "preprocess": preprocess, "strategy": strategy, "draws": settings.draws, "gate": settings.gate,
+                "samples": 200 if "largest" in budget.seeds[fault] else 24, "shared": shared, "cost": 1}  # fmt: skip
+
+    def fault_tolerant(self, fault: str, name: str, seed: int) -> dict:
+        """The item of one network of the chapter."""
+        p, budget, row = self.p, self.p.ftt_budget(), ROWS[name]
+        problem = {**self.ftt_problem(fault), "seed": seed}
+        preprocess = 1 if fault == "mibb" else 3
+        network = specification(row.network, budget.network.model_dump(), preprocess) if row.search is None else None
+        anyhow = p.search_settings(FTT_TASK)
+        problem |= {"specification": network, "granularity": anyhow.granularity, "bounds": anyhow.bounds}
+        ours, searched = row.method in ("ftt", "drift_ftt"), None
+        if row.alike:
+            problem |= {"fault": "any", "level": None, "drift": p.drift.model_dump()}
+        if ours:
+            given = {"alpha": p.ftt.alpha_loss, "bits": p.ftt.bits, **(row.values or {})}
+            values = load_method(row.method).Settings.model_validate(given, strict=True).model_dump()
+        else:
+            of = p.row(row.method)
+            values, search = p.values(FTT_TASK, of), p.row_search(FTT_TASK, of)
+            if search is not None:
+                problem |= {"granularity": search.granularity, "bounds": search.bounds}
+                method = load_method(row.method).searched_as
+                searched = {**problem, "method": method, "values": values, "search": search.model_dump(),
+                            "code": self.code("stages/train.py", f"bayesft/methods/{method}.py")}  # fmt: skip
+        passes = 1 if values.get("alpha", 1.0) in (0.0, 1.0) else 2
+        return {
+            **problem,
+            "label": f"{name} {problem['fault']} seed {seed}",
+            "row": name,
+            "method": row.method,
+            "values": values,
+            "searched": searched,
+            "needs": [],
+            "code": self.code("stages/ftt_train.py", f"bayesft/methods/{row.method}.py"),
+            "cost": passes + (5 if searched else 0),
+        }
+
+    def measured(self, item: dict) -> dict:
+        """The item of the measurements of one network of the chapter."""
+        p, budget, row = self.p, self.p.ftt_budget(), item["row"]
+        faults = {}
+        for name in (*p.ftt.faults, "lognormal"):
+            if not (name == item["fault"] or (item["fault"] == "any" and name != "lognormal") or row in budget.carried):
+                continue
+            relative = budget.evaluate.levels[name]
+            if name == "lognormal":
+                level, levels, given = relative[-1], relative, {"settings": {}, "parameters": "all"}
+            else:
+                level, problem = self.ftt_problem(name)["level"], self.ftt_problem(name)
+                levels, given = [factor * level for factor in relative], problem["drift"]
+            most = traits_of(any_fault(name, given["settings"])).maximum
+            faults[name] = {
+                "model": name, "settings": given["settings"], "parameters": given["parameters"], "level": level,
+                "levels": [min(each, most) for each in levels],
+                "calibrations": list(CALIBRATIONS) if row in budget.calibrated else [],
+            }  # fmt: skip
+        kept = ("label", "seed", "fault", "row", "data", "images", "pixels", "bits", "cost")
+        return {**{key: item[key] for key in kept}, "faults": faults, "devices": budget.evaluate.devices,
+                "examples": budget.evaluate.examples, "code": self.code("stages/ftt_evaluate.py")}  # fmt: skip
+
     def rendered(self) -> dict:
         """What the report shows."""
         p = self.p
@@ -254,9 +387,24 @@ class Planner:
                 "unsearched": UNSEARCHED,
                 "sigmas": {t: sigma_grid(p.studies.sigma_max, p.budget(t).evaluate.sigma_step) for t in p.studies.tasks},
             },
+            "ftt": self.rendered_ftt(),
             "parameters": p.model_dump(mode="json", exclude={"scales", "studies", "parallel", "sigma_max"}),
             "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},
             "code": self.code("stages/render.py", *(f"bayesft/methods/{p.row(name).method}.py" for name in p.methods)),
+        }  # fmt: skip
+
+
+    def rendered_ftt(self) -> dict:
+        """What the chapter on fault-tolerant training shows."""
+        p, budget = self.p, self.p.ftt_budget()
+        plan = self.fault_tolerance()
+        return {
+            "faults": {fault: {"level": self.ftt_problem(fault)["level"], "at_20_channels": given.level}
+                       for fault, given in p.ftt.faults.items()},
+            "channels": budget.network.channels,
+            "searches": [[item["fault"], item["search"]] for item in plan["ftt-search"]],
+            "networks": [[item["fault"], item["row"], item["seed"]] for item in plan["ftt-train"]],
+            "budget": budget.model_dump(mode="json"),
         }  # fmt: skip
 
 

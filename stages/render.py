@@ -13,7 +13,7 @@ from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import Pictures
 from bayesft.files import read_json, write_json, write_text
 from bayesft.methods import load
-from bayesft.report import calibration, figures, worth
+from bayesft.report import calibration, figures, ftt, worth
 from bayesft.report.calibration import Calibrated
 from bayesft.report.claims import CLAIMS, claims_table, judge, summary
 from bayesft.report.details import data_list, details
@@ -54,7 +54,7 @@ def main() -> None:
     maps = Boundaries.load(Path("data/boundary.safetensors"))
     judged = judge(CLAIMS, {**tasks, **factors}, plan["budgets"])
     captions = _draw(plan, tasks, ablations, studies, maps, folder / "figures")
-    calibrated = _calibrated(tasks)
+    calibrated, chapter = _calibrated(tasks), _fault_tolerance(plan)
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
@@ -69,12 +69,17 @@ def main() -> None:
         claims_section(judged),
         figures_section(captions, seen, tasks),
         calibration.section(calibrated, folder / "figures"),
+        ftt.section(chapter, folder / "figures") if chapter else "",
         tables_section(tasks, note),
         more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
     ]
     write_text(folder / "README.md", page(title, sections))
     write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
-    write_text(folder / "details.md", details(title, note, tasks, ablations, studies) + calibration.tables(calibrated))
+    more = details(title, note, tasks, ablations, studies) + calibration.tables(calibrated)
+    if chapter:
+        more += "\n" + ftt.tables(chapter, folder / "figures")
+        write_json(folder / "figures" / "ftt.json", ftt.table(chapter))
+    write_text(folder / "details.md", more)
     write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
     print(f"render: {summary(judged)} See {folder}/README.md")
@@ -109,6 +114,13 @@ def _draw(
         captions["study"] = worth.figure_study(studies, folder)
         captions["landscape"] = worth.figure_landscape(studies, folder)
     return captions
+
+
+def _fault_tolerance(plan: Item) -> ftt.Chapter | None:
+    """The chapter on fault-tolerant training, None without one."""
+    if not plan["ftt"]["networks"]:
+        return None
+    return ftt.Chapter.gather(plan["ftt"], lambda name: read_json(RESULTS / name))
 
 
 def _detections(plan: Item, result: TaskResults, folder: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesft.data import Images, Scenes
-from bayesft.drift import fault_model
+from bayesft.drift import any_fault
 from bayesft.files import read_json, write_json
 from bayesft.methods import load
 from bayesft.search.algorithm1 import SearchResult, Trial, search, train_row
@@ -41,6 +41,7 @@ def trained(stage: Stage, item: Item) -> tuple[Path, str]:
             network.save(folder / f"{name}.safetensors")
 
     decides = {key: item[key] for key in DECIDES + ("row", "method", "values", "needs", "searched")}
+    decides |= {key: item[key] for key in ("level",) if key in item}
     place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
     return place, "trained" if found is None else _told(found)
 
@@ -73,8 +74,9 @@ def load_problem(stage: Stage, item: Item, checkpoint: Checkpoint | None = None)
         "specification": item["specification"],
         "recipe": Recipe(**item["recipe"]),
         "seed": item["seed"],
-        "fault": fault_model(drift["model"], drift["settings"]),
+        "fault": any_fault(drift["model"], drift["settings"]),
         "parameters": drift["parameters"],
+        "level": item.get("level"),
         "granularity": item["granularity"],
         "bounds": tuple(item["bounds"]),
         "checkpoint": checkpoint,

@@ -5,7 +5,7 @@ it there by forward hooks for the time of a `with` block. Faults of weights act 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -14,12 +14,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bayesft.drift.faults.interface import CheckedFault, Traits, largest, normal, straight_through, uniform
+from bayesft.drift.faults.interface import CheckedFault, FaultModel, Traits, largest, normal, straight_through, uniform
 from bayesft.drift.faults.quantise import power_of_two, power_of_two_grid
-from bayesft.drift.faults.registry import register
+from bayesft.drift.faults.registry import FAULT_MODELS, fault_model, register
 from bayesft.seeds import derive_seed
 
 FEATURE_FAULTS: dict[str, type["FeatureFault"]] = {}  # by name, as FAULT_MODELS
+
+
+def any_fault(name: str, settings: Mapping[str, Any] | None = None) -> "FaultModel | FeatureFault":
+    """The fault `name`, of weights or of activations, with `settings`.
+
+    Raises:
+        ValueError: as `fault_model`.
+    """
+    return fault_model(name, settings, {**FAULT_MODELS, **FEATURE_FAULTS})
 
 
 class FeatureFault(CheckedFault):
@@ -137,12 +146,21 @@ def places(model: nn.Module) -> list[Place]:
     return found
 
 
+def check_places(model: nn.Module) -> None:
+    """Raise ValueError where a feature fault would strike nothing."""
+    if not places(model):
+        raise ValueError(f"{type(model).__name__} has no Conv2d: a feature fault would strike nothing")
+
+
 @contextmanager
-def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, ...], draw: int) -> Iterator[nn.Module]:
+def struck(
+    model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, ...], draw: int, batch: int = 0
+) -> Iterator[nn.Module]:
     """`model` with a feature fault in each of its `places`, until the end of the `with` block.
 
     Each draw is keyed by (key, draw, module name, number of the batch, number of the call in it). A batch is a call of
-    `model`, counted from the start of the block, so equal blocks over the same batches meet the same faults.
+    `model`, counted from the start of the block, so equal blocks over the same batches meet the same faults. Other
+    hooks of a module see its faulty output.
 
     Args:
         model: the network. No hook is left in it afterwards, also after an error.
@@ -150,14 +168,14 @@ def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, 
         level: the fault level.
         key: names the draws.
         draw: the number of the draw.
+        batch: the number of the first batch.
 
     Raises:
         ValueError: the level is not allowed, or `model` has no `Conv2d`.
     """
     fault.check_level(level)
-    if not places(model):
-        raise ValueError(f"{type(model).__name__} has no Conv2d: a feature fault would strike nothing")
-    batch, calls = -1, {}
+    check_places(model)
+    batch, calls = batch - 1, {}
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal batch
@@ -175,7 +193,7 @@ def struck(model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, 
 
     handles = [model.register_forward_pre_hook(begin)]
     try:
-        handles += [place.module.register_forward_hook(hook(place)) for place in places(model)]
+        handles += [place.module.register_forward_hook(hook(place), prepend=True) for place in places(model)]
         yield model
     finally:
         for handle in handles:

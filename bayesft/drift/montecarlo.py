@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bayesft.drift.copies import restored, write
 from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where, scoped
 from bayesft.memory_format import is_known, memory_format
 from bayesft.modes import eval_mode
@@ -33,6 +34,7 @@ CPU_MAP_MIB, CPU_IMAGES, GPU_MAP_MIB = 4, 512, 256
 # What is held at once for several draws. (The default is the fastest measured: the C library gives blocks above 32 MiB
 # back to the system after each use.)
 GROUP_MIB = 28
+STRUCK_IMAGES = 128  # in a batch under a feature fault, whose draws are keyed by the number of the batch
 Copy = dict[str, Tensor]  # the values of parameters, by name
 Thetas = dict[str, nn.Parameter]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -96,7 +98,7 @@ def monte_carlo_grid(
     images: Tensor,
     labels: Tensor,
     score: Score,
-    fault: FaultModel,
+    fault: FaultModel | FeatureFault,
     sigmas: Sequence[float],
     draws: Sequence[int],
     key: tuple[Any, ...],
@@ -113,8 +115,8 @@ def monte_carlo_grid(
         labels: (N, ...), on the same device.
         score: Maps outputs (B, ...) and labels (B, ...) to one number an image, (B,). It decides what outputs that
             are not finite are worth: a mean over scores that are not finite is not finite.
-        fault: What a device does to a parameter. At level 0 one copy counts for all draws, where that is the
-            fault's trait (`identity_at_zero`).
+        fault: What a device does to a parameter, or to an activation (`struck`). At level 0 one copy counts for all
+            draws, where that is the fault's trait (`identity_at_zero`).
         sigmas: The S levels, each finite and at least 0.
         draws: The T numbers of the draws.
         key: Names the draws.
@@ -135,6 +137,8 @@ def monte_carlo_grid(
             raise ValueError(f"sigma = {sigma}: must be finite and at least 0")
     draws, thetas = list(draws), drifting(model, parameters)
     means = torch.zeros(len(sigmas), len(draws), dtype=torch.float64, device=images.device)
+    if isinstance(fault, FeatureFault):
+        return _struck_grid(model, images, labels, score, fault, sigmas, draws, key)
     with eval_mode(model), restored(thetas) as clean:
         copies = SharedStart.of(model, thetas, images, memory_mib) or _Whole(model, thetas, images)
 
@@ -156,6 +160,34 @@ def monte_carlo_grid(
             for row, sigma in drifted:
                 means[row, some] = evaluated([at(sigma) for at in drawn])
     return means.cpu()  # here alone the host waits for a GPU
+
+
+def _struck_grid(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    score: Score,
+    fault: FeatureFault,
+    levels: Sequence[float],
+    draws: list[int],
+    key: tuple,
+) -> Tensor:
+    """`monte_carlo_grid` of a fault of activations: one draw at a time, in batches of a fixed size."""
+    means = torch.zeros(len(levels), len(draws), dtype=torch.float64, device=images.device)
+    batches = list(zip(images.split(STRUCK_IMAGES), labels.split(STRUCK_IMAGES), strict=True))
+    with eval_mode(model):
+        for row, level in enumerate(levels):
+            alike = level == 0 and fault.traits.identity_at_zero
+            for column, draw in enumerate(draws[:1] if alike else draws):
+                with struck(model, fault, level, key, draw):
+                    sums = [
+                        _checked(score(model(x.clone(memory_format=_format(model, images))), y), len(y)).sum(
+                            dtype=torch.float64
+                        )
+                        for x, y in batches
+                    ]
+                means[row, slice(None) if alike else column] = torch.stack(sums).sum() / len(images)
+    return means.cpu()
 
 
 def _checked(scores: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ from bayesft.calibration import Reference, calibrated, calibration_layers, calib
 from bayesft.calibration.layers import Layers
 from bayesft.calibration.moments import NotFinite, Terms
 from bayesft.data import Split
-from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.drift import FaultModel, FeatureFault, drifted_parameters, struck
 from bayesft.drift.copies import swapped, write
 from bayesft.drift.faults import traits_of
 from bayesft.drift.montecarlo import CPU_IMAGES, CPU_MAP_MIB, images_within
@@ -47,7 +47,7 @@ def calibrated_copy(
     model: nn.Module,
     reference: Reference,
     images: Tensor,
-    fault: FaultModel,
+    fault: FaultModel | FeatureFault,
     sigma: float,
     key: tuple[Any, ...],
     draw: int,
@@ -72,6 +72,15 @@ def calibrated_copy(
         calibrated_at: the level at which the device was calibrated, before it went on to σ; None: σ itself.
         terms: which part of the correction, as `calibrate` takes it.
     """
+
+    if isinstance(fault, FeatureFault):
+        at = sigma if calibrated_at is None else calibrated_at
+        with ExitStack() as stack:
+            with struck(model, fault, at, (*key, "calibration"), draw), suppress(NotFinite):
+                stack.enter_context(calibrated(model, reference, images, fold=False, terms=terms))
+            with struck(model, fault, sigma, key, draw):
+                yield model
+        return
 
     def copy(level: float) -> dict[str, Tensor]:
         return drifted_parameters(model, fault, level, key, draw, parameters)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.drift.features import FeatureFault
 from bayesft.hardening.batches import tensors
 
 
@@ -33,8 +34,8 @@ def check_memory(parameters: dict[str, nn.Parameter]) -> None:
 
 
 def check_fault(fault: Any) -> None:
-    """`fault` is a fault model."""
-    if not callable(getattr(fault, "perturb", None)):
+    """`fault` is a fault of weights or of activations."""
+    if not isinstance(fault, FeatureFault) and not callable(getattr(fault, "perturb", None)):
         raise ValueError(f"fault = {fault!r}: must have a method perturb(theta, level, generator)")
 
 

@@ -12,12 +12,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.features import FeatureFault
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, mapped, parted
 from bayesft.hardening.checks import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
 SCRATCH = Recipe(epochs=20, batch_size=64)
 FINE_TUNING = Recipe(epochs=20, batch_size=64, lr=1e-2)
 SPACE = {"rate": (0.0, 0.8), "level": (0.05, 2.0)}
+SHARE = 0.7  # of the loss under faults in fault-tolerant training, as its authors have it
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,16 @@ def harden(
     validation: Any,
     test: Any = None,
     *,
+    method: Literal["drift_dropout", "ftt"] = "drift_dropout",
     rate: float | Mapping[str, float] = 0.3,
     level: float = 1.0,
+    alpha: float = SHARE,
     search: Mapping[str, Any] | None = None,
     plain: bool = False,
     recipe: Recipe | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
     forward: Forward | None = None,
-    fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+    fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
     where: Where = "all",
     sites: Sites | Sequence[Place | str] | None = None,
     seed: int = 0,
@@ -183,11 +187,14 @@ def harden(
         train: the training data: tensors (inputs..., targets), a Dataset, or an iterable of batches.
         validation: data that a search measures on, as for `evaluate`.
         test: data that the table is of; without them, it is of `validation`, which is too favourable after a search.
+        method: "drift_dropout" trains under faults, at levels up to `level`, and under dropout. "ftt" is fault-tolerant
+            training: (1 − alpha) · loss without faults + alpha · loss under faults at `level`, without dropout.
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
         level: the highest fault level in training, in the fault's unit.
+        alpha: of "ftt".
         search: arguments of `tune`, such as {"trials": 8}; {} for its defaults; None for no search. Names of its
-            `space` can be rate, level, lr and the names of sites; without a space, rate and level are searched. The
-            best trial's network is the hardened one.
+            `space` can be rate, level, lr and the names of sites, and with "ftt" alpha, level and lr; without a space,
+            rate and level, or alpha and level from 1/4 to twice `level`, are searched. The best trial's network is the hardened one.
         plain: also train a network without faults and dropout: the control.
         recipe: epochs, batch size, step size. Without it, `FINE_TUNING` for a network, `SCRATCH` for a function.
         loss: (outputs, targets) to a scalar. Without it: cross entropy of logits.
@@ -211,6 +218,8 @@ def harden(
     """
     seed = whole_number("seed", seed, None)
     check_fault(fault)
+    if method not in ("drift_dropout", "ftt"):
+        raise ValueError(f"method = {method!r}: must be drift_dropout or ftt")
     scratch = not isinstance(model, nn.Module)
     recipe = recipe or (SCRATCH if scratch else FINE_TUNING)
     if not isinstance(recipe, Recipe):
@@ -229,9 +238,10 @@ def harden(
         built, start = _start(model, device)
     plan = _Plan(
         Task(start, train, loss or cross_entropy, forward, next(start.parameters()).device, seed),
-        recipe, rate, level, fault, where, sites,
+        recipe, rate, level, fault, where, () if method == "ftt" else sites, alpha if method == "ftt" else None,
     )  # fmt: skip
-    searched = None if search is None else {**same_for_all, "draws": 10, "space": SPACE, **search}
+    space = {"alpha": (0.0, 1.0), "level": (level / 4, 2 * level, "log")} if method == "ftt" else SPACE
+    searched = None if search is None else {**same_for_all, "draws": 10, "space": space, **search}
     plan, value = plan.checked(built, searched, whole=checkpoint is not None)
     measured_on, data = ("validation", validation) if test is None else ("test", test)
     networks, curves, study = {"given": start}, {}, None
@@ -276,20 +286,22 @@ class _Plan:
     recipe: Recipe
     rate: float | Mapping[str, float]
     level: float
-    fault: FaultModel
+    fault: FaultModel | FeatureFault
     where: Where
     sites: Sites | Sequence[Place | str] | None
+    alpha: float | None
 
     def hardening(self, network: nn.Module, values: Values) -> Hardening:
         """Faults and dropout for a training of `network` with these values."""
+        ftt = {} if self.alpha is None else {"alpha": values.get("alpha", self.alpha), "fixed": True, "rise": 0.0}
         return Hardening(
             network, self.rates(values), values.get("level", self.level), self.fault, self.sites, self.where,
-            seed=self.task.seed,
+            seed=self.task.seed, **ftt,
         )  # fmt: skip
 
     def rates(self, values: Values) -> float | Mapping[str, float]:
         """One rate for all sites, or one for each."""
-        of_sites = {name: value for name, value in values.items() if name not in ("rate", "level", "lr")}
+        of_sites = {name: value for name, value in values.items() if name not in ("rate", "level", "lr", "alpha")}
         rates = values.get("rate", self.rate)
         if not of_sites:
             return rates
@@ -315,7 +327,8 @@ class _Plan:
         rates = self.rates(values)
         recipe = self.recipe.model_dump() | {name: value for name, value in values.items() if name == "lr"}
         by_site = dict(rates) if isinstance(rates, Mapping) else dict.fromkeys(self.names, rates)
-        return {"rates": by_site, "level": values.get("level", self.level), "recipe": recipe}
+        share = {} if self.alpha is None else {"alpha": values.get("alpha", self.alpha)}
+        return {"rates": by_site, "level": values.get("level", self.level), "recipe": recipe, **share}
 
     def checked(self, built: nn.Module, searched: Mapping[str, Any] | None, whole: bool) -> tuple["_Plan", float]:
         """This plan with the sites found, and the loss of the first batch, after one step of a copy.
@@ -347,7 +360,7 @@ class _Plan:
                 self.task.value(network, batch).backward()
         self._check_labels(network, batch)
         plan = replace(self, sites=hardening.sites)
-        allowed = ["rate", "level", "lr", *plan.names]
+        allowed = ["rate", "level", "lr", *plan.names] if self.alpha is None else ["alpha", "level", "lr"]
         unknown = [name for name in (searched["space"] if searched else ()) if name not in allowed]
         if unknown:
             raise ValueError(f"search: the space has {unknown[0]!r}: must be one of {', '.join(allowed)}")
@@ -377,7 +390,7 @@ class _Plan:
         return {
             "data": fingerprint(Batches(self.task.data, seed), Batches(validation, seed)),
             "weights": fingerprint(self.task.start.state_dict()),
-            "settings": [self.recipe.model_dump(), rate, float(self.level), repr(self.fault), self.names, seed],
+            "settings": [self.recipe.model_dump(), rate, float(self.level), repr(self.fault), self.names, seed, self.alpha],
             "where": self.where if isinstance(self.where, str) else "chosen",
             "loss of the first batch": f"{value:.3g}",
             "key": key,

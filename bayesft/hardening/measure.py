@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.features import FeatureFault, check_places, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
@@ -49,7 +50,7 @@ def evaluate(
     *,
     score: str | Score = "accuracy",
     forward: Forward | None = None,
-    fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+    fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
     levels: Sequence[float] | None = None,
     draws: int = 20,
     seed: int = 0,
@@ -68,7 +69,7 @@ def evaluate(
         score: "accuracy", or a function of (outputs, targets) to one number an example (B,), or one for all of them;
             more is better. What compares examples with one another is computed over all outputs at once.
         forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind.
-        fault: what happens to a parameter.
+        fault: what happens to a parameter, or to an activation (`bayesft.drift.features`).
         levels: fault levels of at least 0, in the fault's unit; without them, those of the fault.
         draws: number of faulty copies, at each level; equal numbers are the same devices at every level.
         seed: of the faults, and of whatever is random in the network or the data.
@@ -131,7 +132,10 @@ class _Work:
         self.forward, self.calibrate = forward, calibrate
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
-        self.parameters = select(model, where)
+        self.strikes = isinstance(fault, FeatureFault)
+        self.parameters = {} if self.strikes else select(model, where)
+        if self.strikes:
+            check_places(model)
         check_memory(self.parameters)
         self.batches = Batches(data, self.seed)
         self.format = torch.preserve_format
@@ -172,7 +176,8 @@ class _Work:
         """
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self.model.modules())
         known = is_known(self.model) and not hooked and self.forward is None and not self.random
-        self.steady, self.shared, self.format = known and not self.calibrate, None, torch.preserve_format
+        steady = known and not (self.calibrate or self.strikes)
+        self.steady, self.shared, self.format = steady, None, torch.preserve_format
         self.clean = {name: theta.detach().clone() for name, theta in self.parameters.items()} if self.steady else {}
         if not self.steady or not isinstance(batch, (tuple, list)) or len(batch) != 2:
             return
@@ -236,8 +241,10 @@ class _Work:
         clean, group = None, []
         for draw in range(self.draws):
             for i, level in enumerate(self.levels):
-                copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
-                faultless = not self.random and all(
+                copies, changes = {}, self.strikes and (level > 0 or not self.fault.traits.identity_at_zero)
+                if not self.strikes:
+                    copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
+                faultless = not (self.random or changes) and all(
                     torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
                 )
                 if faultless and clean:
@@ -295,9 +302,18 @@ class _Work:
             else:
                 write(self.parameters, cell.copies)
             seed = derive_seed("evaluate", self.seed, "pass", cell.places[0][1], number)
-            yield cell, *self.run(batch, seed)
+            with self._struck(cell, number):
+                outputs, targets = self.run(batch, seed)
+            yield cell, outputs, targets
             if not self.steady:
                 start.restore()
+
+    def _struck(self, cell: "_Cell", number: int, *key: str) -> AbstractContextManager:
+        """The copy's fault of activations, for a pass of batch `number`."""
+        if not self.strikes:
+            return nullcontext()
+        level, draw = cell.places[0]
+        return struck(self.model, self.fault, self.levels[level], ("evaluate", self.seed, *key), draw, number)
 
     @contextmanager
     def _calibrated(self, group: list["_Cell"]) -> Iterator[Snapshot]:
@@ -306,8 +322,10 @@ class _Work:
             yield self.start
             return
         write(self.parameters, group[0].copies)
-        made = self.calibrate(self.model)
-        with made if hasattr(made, "__enter__") else nullcontext():
+        with ExitStack() as stack:
+            with self._struck(group[0], 0, "calibration"):
+                made = self.calibrate(self.model)
+                stack.enter_context(made if hasattr(made, "__enter__") else nullcontext())
             group[0].copies = {}  # they are in the network, perhaps changed
             yield Snapshot(self.model)
 

@@ -32,6 +32,8 @@ def check_reach(
         parameters: those in which faults occur.
         when: what is looked at, for the message.
     """
+    if not parameters:
+        return
     reached = gradients_of(model, run, list(parameters.values()), snapshot)
     unsure = [name for name, gradient in zip(parameters, reached, strict=True) if gradient is None]
     if not unsure:

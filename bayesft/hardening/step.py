@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayesft.drift.copies import learning_through, owners, perturbed, select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
@@ -41,11 +42,13 @@ class Hardening:
         model: the network that the loop trains.
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
         level: the highest fault level, in the fault's unit.
-        fault: what happens to a parameter; its `perturb` must have a gradient.
+        fault: what happens to a parameter or to an activation; it must have a gradient.
         sites: where dropout acts: what `find_sites` gives, a part of it, or names of modules; () for none. Without
             it, all that are found.
         where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
         rise: over which share of the training the bound of the level rises.
+        alpha: for `backward`, the share of the loss under faults.
+        fixed: whether the faults are at the bound of the level itself, in place of at a level up to it.
         example: what the network is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
             Sites are found and checks are made with it at once; without it, when the network is first called in a
             step.
@@ -62,11 +65,13 @@ class Hardening:
         model: nn.Module,
         rate: float | Mapping[str, float] = 0.3,
         level: float = 1.0,
-        fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
+        fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
         sites: Sites | Sequence[Place | str] | None = None,
         where: Where = "all",
         rise: float = 0.5,
         *,
+        alpha: float = 1.0,
+        fixed: bool = False,
         example: Any = None,
         seed: int = 0,
     ):
@@ -76,6 +81,9 @@ class Hardening:
             raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
         if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
+        self.alpha, self.fixed = alpha, fixed
         for value in rate.values() if isinstance(rate, Mapping) else [rate]:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
@@ -85,7 +93,7 @@ class Hardening:
         self.seed, self.steps = whole_number("seed", seed, None), 0
         self.sites: Sequence[Place] | None = None
         self._rate, self._wanted, self._rates = rate, sites, []
-        check_memory(select(model, where))
+        check_memory(self._parameters())
         if sites is not None and all(isinstance(site, Place) for site in sites):
             self._place(sites)
         if example is not None:
@@ -122,11 +130,34 @@ class Hardening:
             if not self._ready:
                 raise ValueError("the network was not called in the step, so its sites are not known: give `example`")
 
+    def backward(self, loss: Callable[[], Tensor], progress: float = 1.0) -> Tensor:
+        """Fault-tolerant training: leave the gradient of (1 − α) · loss + α · loss under faults, as one step does.
+
+        Args:
+            loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`;
+                where α (`alpha`) is 0 or 1, once.
+            progress: how much of the training is done, from 0 to 1.
+
+        Returns:
+            The sum of the two losses.
+        """
+        value: Tensor | float = 0.0
+        if self.alpha < 1:
+            clean = (1 - self.alpha) * loss()
+            clean.backward()
+            value = clean.detach()
+        if self.alpha > 0:
+            with self.step(progress):
+                faulty = self.alpha * loss()
+                faulty.backward()
+            value = value + faulty.detach()
+        return value
+
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
         bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
-        level = float(torch.rand((), generator=generator)) * bound
+        level = bound if self.fixed else float(torch.rand((), generator=generator)) * bound
         with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):
             yield
             if self.sites and not called():
@@ -138,7 +169,11 @@ class Hardening:
     @contextmanager
     def _faulty(self, level: float, number: int) -> Iterator[None]:
         """A faulty copy in the parameters' place. Gradients that arrive go on through the fault."""
-        module_of, thetas = owners(self.model), select(self.model, self.where)
+        if isinstance(self.fault, FeatureFault):
+            with struck(self.model, self.fault, level, ("hardening", self.seed), number):
+                yield
+            return
+        module_of, thetas = owners(self.model), self._parameters()
 
         def perturb(name: str, theta: Tensor) -> Tensor:
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
@@ -156,6 +191,10 @@ class Hardening:
             raise ValueError(
                 f"parameter {changed[0]!r} was changed inside of the step: call optimizer.step() after the `with` block"
             )
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the fault meets: none for a fault of activations."""
+        return {} if isinstance(self.fault, FeatureFault) else select(self.model, self.where)
 
     def _place(self, sites: Sequence[Place]) -> None:
         """Take these sites, each with its rate."""
@@ -183,7 +222,7 @@ class Hardening:
                 names = [site.name if isinstance(site, Place) else site for site in self._wanted]
                 found = sites_of(self.model, call, lambda model, run: places_of(model, run, names), evaluating)
             self._place(found)
-        parameters = select(self.model, self.where)
+        parameters = self._parameters()
         learnt = [name for name, theta in parameters.items() if theta.requires_grad]
         with ExitStack() as stack:
             stack.enter_context(own_random(self.seed))

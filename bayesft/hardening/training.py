@@ -4,8 +4,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,11 +145,10 @@ def trained(
             for batch in batches.epoch(epoch):
                 check_no_nan(batch)
                 optimizer.zero_grad()
-                around: AbstractContextManager[Any] = nullcontext()
                 if hardening:
                     hardening.steps = step  # a training that resumes meets the same faults
-                    around = hardening.step(min(1.0, step / total))
-                with around:
+                    value = hardening.backward(partial(task.value, network, batch), min(1.0, step / total))
+                else:
                     value = task.value(network, batch)
                     value.backward()
                 norm = nn.utils.clip_grad_norm_(learnt, recipe.clip_norm)

@@ -11,8 +11,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from bayesft.drift import FaultModel, FeatureFault, faulty_outputs
 from bayesft.drift.copies import learning_through
-from bayesft.drift.faults import FaultModel
 from bayesft.drift.montecarlo import drifting
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings
@@ -25,7 +25,7 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
     """The gradient of the loss of one drifted copy, drawn anew at each step.
 
     Args:
-        fault: The fault model. Its `perturb` must be differentiable.
+        fault: The fault, of weights or of activations. It must have a gradient.
         sigma_train: The level is uniform in [0, sigma_train].
         parameters: Which parameters drift: "all" or "weights".
         rise: Over this first share of the training, the bound of the level grows from 0 to `sigma_train`.
@@ -38,12 +38,15 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
         bound = sigma_train * min(1.0, progress / rise) if rise else sigma_train
         sigma = float(torch.rand(()) * bound)
+        if isinstance(fault, FeatureFault):
+            value = loss(faulty_outputs(model, x, fault, sigma, parameters), y)
+            value.backward()
+            return value.detach()
         thetas = drifting(model, parameters)
         device = next(iter(thetas.values())).device
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
         with learning_through(thetas, lambda _, theta: fault.perturb(theta, sigma, generator)):
-            value = plain_gradient(model, loss, x, y)
-        return value
+            return plain_gradient(model, loss, x, y)
 
     return gradient
 

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from bayesft.memory_format import memory_format
+from bayesft.models.cells import cell_network
 from bayesft.models.feedforward import alexnet, lenet5, mlp, vgg
 from bayesft.models.residual import preact_resnet, resnet18
+from bayesft.models.resnet20 import mobilenet_v2, resnet20
 from bayesft.models.spatial_transformer import spatial_transformer
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -19,6 +21,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg": vgg,
     "preact_resnet": preact_resnet,
     "spatial_transformer": spatial_transformer,
+    "resnet20": resnet20,
+    "mobilenet_v2": mobilenet_v2,
+    "cell_network": cell_network,
 }
 
 

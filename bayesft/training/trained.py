@@ -34,6 +34,7 @@ class Problem:
         seed: The training seed.
         fault: The fault model of training under drift and of a search.
         parameters: Which parameters drift: "all" or "weights".
+        level: The fault level that networks are meant for; None for one of the fault's own.
         granularity: Whether each layer has a dropout site of its own ("layer"), or each stage ("stage").
         bounds: The lowest and the highest dropout rate that a search may choose.
         checkpoint: Where a killed training finds its state.
@@ -48,6 +49,7 @@ class Problem:
     seed: int
     fault: FaultModel = field(default_factory=LogNormalDrift)
     parameters: str = "all"
+    level: float | None = None
     granularity: str = "layer"
     bounds: tuple[float, float] = (0.0, 0.8)
     checkpoint: Checkpoint | None = None

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bayesft.drift import LogNormalDrift, monte_carlo
+from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
 from bayesft.drift.faults import fault_model
 from bayesft.drift.features import FEATURE_FAULTS, GaussianFeature, MiBB, places, strike_rate, struck, with_biased_bits
+from bayesft.methods.drift_aware import drift_gradient
 from bayesft.models import build
 
 KEY = ("a test", 0)
@@ -183,3 +184,44 @@ def test_gradients_pass_through_the_faults():
     with struck(model, MiBB(), 1e-3, KEY, 0):
         model(x).sum().backward()
     assert all(theta.grad.isfinite().all() and theta.grad.any() for theta in model.parameters())
+
+
+def test_a_grid_of_levels_is_measured_one_device_at_a_time_whatever_the_memory():
+    model = build({"network": "lenet5"}, 0)
+    x, y = activation(300, 1, 28, 28), torch.zeros(300, dtype=torch.int64)
+
+    def grid(levels: list[float], draws: range, memory_mib: int = 28, fault=GaussianFeature()) -> torch.Tensor:
+        return monte_carlo_grid(model, x, y, lambda out, _: out[:, 0], fault, levels, draws, KEY, memory_mib=memory_mib)
+
+    found = grid([0.0, 0.1, 0.2], range(2))
+    assert torch.equal(found, grid([0.0, 0.1, 0.2], range(2), memory_mib=1))
+    assert torch.equal(found[1:, 1:], grid([0.1, 0.2], range(1, 2)))  # nothing depends on other levels and draws
+    assert found[0, 0] == found[0, 1] and found[1, 0] != found[1, 1]
+    assert len(grid([0.0], range(3), fault=MiBB()).unique()) == 1
+    with struck(model, GaussianFeature(), 0.1, KEY, 1):
+        expected = torch.cat([model(part)[:, 0] for part in x.split(128)]).mean()
+    assert found[1, 1].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_no_hook_is_left_when_a_score_fails():
+    model = small()
+
+    def fails(outputs, labels):
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        monte_carlo(model, activation(5, 2, 6, 6), torch.zeros(5), fails, MiBB(), 1e-3, [0], KEY)
+    assert hooks(model) == 0
+
+
+def test_training_under_a_fault_of_activations_reaches_every_parameter():
+    model, x, y = small().train(), activation(5, 2, 6, 6), torch.tensor([0, 1, 0, 1, 0])
+    gradient = drift_gradient(MiBB(), 1e-2, "all")
+    torch.manual_seed(0)
+    gradient(model, nn.functional.cross_entropy, x, y)
+    first = [theta.grad.clone() for theta in model.parameters()]
+    assert all(g.isfinite().all() and g.any() for g in first) and hooks(model) == 0
+    model.zero_grad()
+    torch.manual_seed(0)
+    gradient(model, nn.functional.cross_entropy, x, y)
+    assert all(torch.equal(a, theta.grad) for a, theta in zip(first, model.parameters(), strict=True))

@@ -49,7 +49,8 @@ def test_parameter_counts(network, parameters):
 
 
 def test_the_tasks_use_every_network():
-    assert {TASKS[name].specification["network"] for name in CLASSIFICATION} == set(NETWORKS) - {"detector"}
+    compared = {"resnet20", "mobilenet_v2", "cell_network"}  # by the chapter on fault-tolerant training
+    assert {TASKS[name].specification["network"] for name in CLASSIFICATION} == set(NETWORKS) - {"detector"} - compared
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,8 @@ def test_only_the_network_of_torchvision_imports_it():
     program = (
         "import sys; from bayesft.models import NETWORKS, build\n"
         "for name in NETWORKS:\n"
-        "    if name != 'resnet18': build({'network': name, 'width': 1 / 16})\n"
+        "    if name in ('resnet18', 'resnet20', 'cell_network'): continue\n"
+        "    build({'network': name, 'width': 1 / 16})\n"
         "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(bayesft.__file__).parents[1])

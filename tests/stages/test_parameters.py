@@ -131,6 +131,8 @@ def test_searches_differ_in_what_the_methods_say():
         ("scales/quick/all/evaluate", {"sigma_step": 0.2, "draws": 6, "calibrated": {"sigma_step": 0.3, "draws": 2}},
          "must be a multiple of 0.2"),
         ("scales/quick/mnist/evaluate/calibrated", {"sigma_step": 0.3, "draws": 11}, "must be at most 10"),
+        ("drift/model", "mibb", "leave it out of tasks"),
+        ("drift/model", "stuck", "sigma_max must be <= 1"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),

@@ -1,0 +1,53 @@
+"""One pass of a network under a fault of any kind, through which gradients reach the network's own parameters."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayesft.drift.faults import FaultModel
+from bayesft.drift.features import FeatureFault, struck
+from bayesft.drift.montecarlo import Copy, drifting, in_every_place
+from bayesft.drift.scope import Where
+
+
+def faulty_outputs(
+    model: nn.Module,
+    x: Any,
+    fault: FaultModel | FeatureFault,
+    level: float,
+    parameters: Where = "all",
+    stored: Copy | None = None,
+) -> Tensor:
+    """The outputs of `model` under a fault that is drawn anew, from the global generator.
+
+    Args:
+        model: The network. It is left alone.
+        x: A batch, or a tuple of several inputs.
+        fault: What happens to a parameter or an activation.
+        level: The fault level.
+        parameters: Which parameters a fault of weights meets, as in `scoped`.
+        stored: What the device stores for some parameters, by name: their quantised values, say. The fault meets
+            these. All others are stored as they are.
+
+    Returns:
+        The outputs. Gradients go through `perturb`, or `corrupt`, and through `stored`.
+    """
+    stored, thetas = dict(stored or {}), drifting(model, parameters)
+    device = next(iter(thetas.values())).device
+    seed = int(torch.randint(2**62, ()))
+    if isinstance(fault, FeatureFault):
+        with struck(model, fault, level, (seed,), 0):
+            return outputs_of(model, x, stored)
+    generator = torch.Generator(device).manual_seed(seed)
+    for name, theta in thetas.items():
+        stored[name] = fault.perturb(stored.get(name, theta), level, generator)
+    return outputs_of(model, x, stored)
+
+
+def outputs_of(model: nn.Module, x: Any, values: Copy) -> Tensor:
+    """The outputs of `model` with `values` in place of the parameters of those names."""
+    if not values:
+        return model(*x) if isinstance(x, tuple) else model(x)
+    return functional_call(model, in_every_place(model, values), x, tie_weights=False)

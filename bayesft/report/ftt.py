@@ -1,0 +1,584 @@
+"""The chapter on fault-tolerant training: its results, claims with computed verdicts, figures, and section of the page.
+
+A claim is one or more comparisons of accuracy under a fault, at the level of training, seed by seed, with Student's t
+interval over training seeds and two-sided p, corrected by Holm for all comparisons of the chapter:
+
+    greater     supported: d > 0;   contradicted: d < 0, each where the corrected p is below 0.05
+    size        supported: at most 10 % more multiply-accumulates; contradicted: more. They are counted: no p
+    slope       supported: the slope of accuracy over the architectures is not 0;  contradicted never
+
+A comparison is inconclusive otherwise, and with fewer than 3 seeds; it was not run where a side is missing.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from bayesft.drift import any_fault
+from bayesft.drift.faults import traits_of
+from bayesft.evaluation.devices import CALIBRATIONS
+from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, paired
+from bayesft.fault_tolerance import CHANNELS, ROWS
+from bayesft.methods import Look
+from bayesft.models.cells import KINDS, Architecture
+from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MORE_COST, NOT_RUN, SUPPORTED
+from bayesft.report.results import FEW
+from bayesft.report.style import curve, save, titled
+
+CLEAN = 0.05  # of clean accuracy may be lost before a network counts as undertrained
+MARKERS, DASHES = "osD^vPX*pdhH<>", ("-", "--", "-.", ":")
+SEARCHED = ("found", "random-1", "random-2", "random-3", "largest")  # cells of equal size
+NAMES = {"stuck": "stuck cells (adSAF)", "mibb": "bit flips of multipliers (MiBB)", "lognormal": "log-normal drift"}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """All results of the chapter.
+
+    Args:
+        plan: What the plan says of it: faults, networks, searches.
+        networks: The measurements by (fault of training or "any", row), and by seed.
+        searches: What each search found, by (fault, search).
+    """
+
+    plan: Mapping[str, Any]
+    networks: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+    searches: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    @classmethod
+    def gather(cls, plan: Mapping[str, Any], read: Callable[[str], Any]) -> "Chapter":
+        """Everything that the plan names. `read` gives the content of a JSON file below data/results."""
+        networks: dict[tuple[str, str], dict[int, Any]] = {}
+        for fault, row, seed in plan["networks"]:
+            networks.setdefault((fault, row), {})[seed] = read(f"ftt/{fault}-{row}-{seed}.json")
+        searches = {(fault, name): read(f"ftt-search/{fault}-{name}.json") for fault, name in plan["searches"]}
+        return cls(plan, networks, searches)
+
+    def key(self, row: str, trained: str) -> tuple[str, str]:
+        """Where a row lies that was trained for a fault, or for any."""
+        return ("any" if ROWS[row].alike else trained, row)
+
+    def at(self, row: str, trained: str, under: str, how: str | None = None) -> np.ndarray | None:
+        """The accuracy at the level of a fault, (seeds, devices): as it is, or calibrated. None: not measured."""
+        found = self.networks.get(self.key(row, trained), {})
+        values = []
+        for seed in sorted(found):
+            of = found[seed]["faults"].get(under)
+            if of is None or (how is not None and how not in of["calibrated"]):
+                return None
+            level = next(i for i, each in enumerate(of["levels"]) if math.isclose(each, of["level"]))
+            values.append(of["accuracy"][level] if how is None else of["calibrated"][how])
+        return np.array(values) if values else None
+
+    def clean(self, row: str, trained: str) -> np.ndarray:
+        """The accuracy without any fault, (seeds, 1)."""
+        found = self.networks[self.key(row, trained)]
+        return np.array([[found[seed]["clean"]] for seed in sorted(found)])
+
+    def size(self, row: str, trained: str) -> tuple[int, int] | None:
+        """Parameters and multiply-accumulates of a row, or None where it was not run."""
+        found = self.networks.get(self.key(row, trained), {})
+        return next(((each["parameters"], each["macs"]) for each in found.values()), None)
+
+    def under(self, fault: str) -> list[tuple[str, str]]:
+        """The (fault of training, row) of all networks that were measured under a fault, in the order of `ROWS`."""
+        order = list(ROWS)
+        found = [key for key, seeds in self.networks.items() if all(fault in of["faults"] for of in seeds.values())]
+        return sorted(found, key=lambda key: (order.index(key[1]), key[0]))
+
+    def faults(self) -> list[str]:
+        """The faults under which something was measured."""
+        return [fault for fault in NAMES if self.under(fault)]
+
+    def title(self, key: tuple[str, str]) -> str:
+        """A row's name; with the fault of its training where there are several."""
+        several = sum(row == key[1] for _, row in self.networks) > 1
+        return ROWS[key[1]].title + (f" ({key[0]})" if several else "")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Accuracy of a row, trained for one fault, under a fault at its level; `how`: calibrated so."""
+
+    row: str
+    trained: str
+    under: str
+    how: str | None = None
+
+    def __str__(self) -> str:
+        calibrated = f", {CALIBRATIONS[self.how]}" if self.how else ""
+        return ROWS[self.row].title + calibrated
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`first` against `second`, see the top of the file. A slope has `first` alone, and what it is over."""
+
+    first: Measure
+    second: Measure | None = None
+    kind: str = "greater"
+    over: str = ""
+
+    def __str__(self) -> str:
+        where = f" under {NAMES[self.first.under]}"
+        if self.kind == "slope":
+            return f"slope over {self.over}{where}"
+        sign = ">" if self.kind == "greater" else "costs no more than"
+        return f"{self.first} {sign} {self.second}{where}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: its number, what it says in short, the comparisons that decide it; `paper`: numbers of another scale."""
+
+    number: str
+    said: str
+    comparisons: tuple[Comparison, ...]
+    paper: str = ""
+
+
+def _greater(first: tuple, *seconds: tuple) -> tuple[Comparison, ...]:
+    return tuple(Comparison(Measure(*first), Measure(*second)) for second in seconds)
+
+
+_BOTH = ("stuck", "mibb")
+CLAIMS = (
+    Claim("F1", "Fault-tolerant training raises the accuracy under the fault of training",
+          tuple(c for f in _BOTH for c in _greater(("ftt", f, f), ("plain", f, f)))),
+    Claim("F2", "W-FTT-Net is above ResNet-20 under stuck cells, both with fault-tolerant training",
+          _greater(("w-ftt-net", "stuck", "stuck"), ("ftt", "stuck", "stuck"), ("matched", "stuck", "stuck")),
+          "69.6 against 60.8 (paper, other scale)"),
+    Claim("F3", "The network found under MiBB is above MobileNet-V2",
+          _greater(("found", "mibb", "mibb"), ("mobilenet", "mibb", "mibb"), ("mobilenet-matched", "mibb", "mibb")),
+          "86.2 against 68.1 (paper, other scale)"),
+    Claim("F4", "The found network is above random and largest ones of equal size",
+          tuple(c for f in _BOTH for c in _greater(("found", f, f), *((row, f, f) for row in SEARCHED[1:])))),
+    Claim("F5", "FTT-NAS is at least as good as FT-NAS, and that as NAS",
+          tuple(c for f in _BOTH for c in (*_greater(("found", f, f), ("found-ft-nas", f, f)),
+                                           *_greater(("found-ft-nas", f, f), ("found-nas", f, f))))),
+    Claim("F6", "The found networks have comparable or fewer multiply-accumulates",
+          (Comparison(Measure("found", "stuck", "stuck"), Measure("ftt", "stuck", "stuck"), "size"),
+           Comparison(Measure("w-ftt-net", "stuck", "stuck"), Measure("ftt", "stuck", "stuck"), "size"),
+           Comparison(Measure("found", "mibb", "mibb"), Measure("mobilenet", "mibb", "mibb"), "size"))),
+    Claim("F7", "Capacity and operations matter for the accuracy under faults",
+          (*(Comparison(Measure("found", f, f), None, "slope", "log₁₀ of the multiply-accumulates") for f in _BOTH),
+           Comparison(Measure("found", "mibb", "mibb"), None, "slope", "the mean strike rate"))),
+    Claim("C1", "Batch norm calibrated on each device raises the accuracy of a plain network",
+          tuple(c for f in _BOTH for c in _greater(("plain", f, f, "bn-device"), ("plain", f, f)))),
+    Claim("C2", "The remedies add up: fault-tolerant training with batch norm calibrated is above either",
+          tuple(c for f in _BOTH for c in _greater(("ftt", f, f, "bn-device"), ("ftt", f, f),
+                                                   ("plain", f, f, "bn-device")))),
+    Claim("X1", "BayesFT carries over to the faults of FTT-NAS",
+          tuple(c for f in _BOTH for c in _greater(("bayesft", f, f), ("plain", f, f)))),
+    Claim("X2", "Drift-aware training with dropout carries over to the faults of FTT-NAS",
+          tuple(c for f in _BOTH for c in _greater(("drift_dropout", f, f), ("plain", f, f)))),
+    Claim("X3", "Fault-tolerant training carries over to log-normal drift",
+          tuple(c for f in _BOTH for c in _greater(("ftt", f, "lognormal"), ("plain", f, "lognormal")))),
+    Claim("X4", "Drift-aware training and fault-tolerant training together serve both faults",
+          (*_greater(("drift_ftt", "stuck", "stuck"), ("plain", "stuck", "stuck"), ("ftt", "stuck", "stuck")),
+           *_greater(("drift_ftt", "stuck", "lognormal"), ("plain", "stuck", "lognormal"),
+                     ("drift_dropout", "stuck", "lognormal")),
+           *_greater(("drift_ftt", "stuck", "stuck", "channels"), ("drift_ftt", "stuck", "stuck")))),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the results say of one comparison.
+
+    Args:
+        verdict: supported, contradicted, inconclusive or not run.
+        difference: Of the two sides with its 95 % interval; a ratio for "size"; a slope.
+        p, corrected: Its p, and that by Holm over all comparisons of the chapter. NaN where there is none.
+        seeds: On how many it rests.
+        why: Why it was not run, or is not decided.
+    """
+
+    claim: Claim
+    comparison: Comparison
+    verdict: str
+    difference: Estimate | None = None
+    p: float = float("nan")
+    corrected: float = float("nan")
+    seeds: int = 0
+    why: str = ""
+
+
+def findings(chapter: Chapter) -> list[Finding]:
+    """The verdict of every comparison of every claim."""
+    found = [_look(chapter, claim, comparison) for claim in CLAIMS for comparison in claim.comparisons]
+    corrected = holm([each.p for each in found])
+    return [replace(each, corrected=float(p), **_decided(each, float(p))) for each, p in zip(found, corrected, strict=True)]
+
+
+def verdict(of: Sequence[Finding]) -> str:
+    """The verdict of a claim from those of its comparisons: the worst that was run; not run where one is missing."""
+    verdicts = [each.verdict for each in of]
+    for each in (CONTRADICTED, NOT_RUN, INCONCLUSIVE):
+        if each in verdicts:
+            return each
+    return SUPPORTED
+
+
+def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
+    """The difference of a comparison, before any verdict."""
+    first, second, kind = comparison.first, comparison.second, comparison.kind
+    if kind == "size":
+        sizes = [chapter.size(side.row, side.trained) for side in (first, second)]
+        if None in sizes:
+            return Finding(claim, comparison, NOT_RUN, why="a network is not of this run")
+        ratio = sizes[0][1] / sizes[1][1]
+        verdict = SUPPORTED if ratio <= MORE_COST else CONTRADICTED
+        return Finding(claim, comparison, verdict, Estimate(ratio, 0.0, "counted", 1))
+    if kind == "slope":
+        slopes = _slopes(chapter, first, comparison.over)
+        if slopes is None:
+            return Finding(claim, comparison, NOT_RUN, why="fewer than three cells of this run have been trained")
+        return Finding(claim, comparison, INCONCLUSIVE, estimate(slopes), _p(slopes), seeds=len(slopes))
+    sides = [chapter.at(side.row, side.trained, side.under, side.how) for side in (first, second)]
+    if any(side is None for side in sides):
+        return Finding(claim, comparison, NOT_RUN, why="too small: a row is not of this run")
+    seeds = min(map(len, sides))
+    sides = [side[:seeds] for side in sides]
+    return Finding(claim, comparison, INCONCLUSIVE, paired(*sides), _p(sides[0] - sides[1]), seeds=seeds)
+
+
+def _p(values: np.ndarray) -> float:
+    """The p of a mean over seeds (seeds, devices); NaN with few of them: draws of one network say nothing of others."""
+    return p_value(values.mean(1)) if len(values) >= FEW else float("nan")
+
+
+def _decided(found: Finding, corrected: float) -> dict[str, str]:
+    if found.verdict != INCONCLUSIVE:
+        return {}
+    if found.seeds < FEW:
+        return {"why": "too few seeds"}
+    if not corrected < LEVEL:
+        return {}
+    if found.comparison.kind == "slope" or found.difference.mean > 0:
+        return {"verdict": SUPPORTED}
+    return {"verdict": CONTRADICTED}
+
+
+def _slopes(chapter: Chapter, measure: Measure, over: str) -> np.ndarray | None:
+    """The slope of accuracy under the fault over the searched cells, for each seed: (seeds, 1)."""
+    values, x = [], []
+    for row in SEARCHED:
+        accuracy = chapter.at(row, measure.trained, measure.under)
+        if accuracy is None:
+            continue
+        of = next(iter(chapter.networks[chapter.key(row, measure.trained)].values()))
+        x.append(math.log10(of["macs"]) if "log" in over else of["faults"][measure.under].get("strike_rate", 0.0))
+        values.append(accuracy.mean(1))
+    if len(values) < 3 or np.std(x) == 0:
+        return None
+    seeds = min(map(len, values))
+    return np.array([[np.polyfit(x, [value[seed] for value in values], 1)[0]] for seed in range(seeds)])
+
+
+def figure_faults(chapter: Chapter, folder: Path) -> None:
+    """Accuracy against the fault level, a panel for each fault; calibrated networks as hollow marks at its level."""
+    faults = chapter.faults()
+    figure, axes = plt.subplots(1, len(faults), figsize=(4.6 * len(faults), 4.2), squeeze=False)
+    looks = _looks(chapter)
+    for place, fault in zip(axes[0], faults, strict=True):
+        for number, key in enumerate(chapter.under(fault)):
+            _curve(place, chapter, key, fault, looks[key[1]], number)
+        place.set(ylim=(0, 1), ylabel="accuracy", xlabel=_axis(fault))
+        if fault == "mibb":
+            levels = [x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
+                      for x in each["faults"][fault]["levels"] if x > 0]  # fmt: skip
+            place.set_xscale("symlog", linthresh=min(levels))
+        if fault != "lognormal":
+            place.axvline(chapter.plan["faults"][fault]["level"], color="0.5", lw=0.8, ls=":")
+        titled(place, NAMES[fault], _counts(chapter, fault))
+    handles = {h.get_label(): h for place in axes[0] for h in place.get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncol=3, fontsize=7)
+    figure.tight_layout()
+    save(figure, folder, "ftt_faults")
+
+
+def _looks(chapter: Chapter) -> dict[str, Look]:
+    rows = [row for row in ROWS if any(name == row for _, name in chapter.networks)]
+    colours = sns.color_palette("husl", max(len(rows), 1)).as_hex()
+    return {row: Look(colours[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, row in enumerate(rows)}
+
+
+def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look: Look, number: int) -> None:
+    seeds = [chapter.networks[key][seed]["faults"][fault] for seed in sorted(chapter.networks[key])]
+    levels = seeds[0]["levels"]
+    estimates = [estimate(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
+    curve(place, levels, estimates, look, chapter.title(key), number)
+    if "bn-device" in seeds[0]["calibrated"]:
+        mean = np.mean([of["calibrated"]["bn-device"] for of in seeds])
+        place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=8)
+
+
+def _axis(fault: str) -> str:
+    traits = traits_of(any_fault(fault))
+    return f"{traits.name} {traits.symbol}"
+
+
+def _counts(chapter: Chapter, fault: str) -> str:
+    of = [each for key in chapter.under(fault) for each in chapter.networks[key].values()]
+    seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
+    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    return f"{count} seeds, {len(of[0]['faults'][fault]['accuracy'][0])} devices; bands: 95 % over seeds, or devices"
+
+
+def figure_cells(chapter: Chapter, folder: Path) -> None:
+    """The cells that each search found, normal and reducing."""
+    count = len(chapter.searches)
+    figure, axes = plt.subplots(count, 2, figsize=(9, 2.6 * count), squeeze=False)
+    for row, ((fault, search), content) in zip(axes, chapter.searches.items(), strict=True):
+        architecture = Architecture.parse(content["best"])
+        for place, kind, plan in zip(row, KINDS, architecture, strict=True):
+            _cell(place, plan)
+            titled(place, f"{search}, {fault}: {kind} cell", _told(content))
+    figure.tight_layout()
+    save(figure, folder, "ftt_cells")
+
+
+def _cell(place: Axes, plan: Sequence) -> None:
+    """Draw a cell: inputs on the left, nodes in order, each edge with its operation."""
+    spots = {0: (0.0, 0.75), 1: (0.0, 0.0)}
+    spots |= {node: (node - 1.0, 0.9 if node % 2 else 0.1) for node in range(2, len(plan) + 2)}
+    for node, edges in enumerate(plan, 2):
+        for side, (source, op) in enumerate(edges):
+            bend = f"arc3,rad={0.18 if side else -0.18}"
+            place.annotate("", spots[node], spots[source], arrowprops={
+                "arrowstyle": "->", "connectionstyle": bend, "color": "0.45", "shrinkA": 9, "shrinkB": 9})  # fmt: skip
+            (x0, y0), (x1, y1) = spots[source], spots[node]
+            offset = 0.1 if side else -0.1
+            place.text((x0 + x1) / 2, (y0 + y1) / 2 + offset, op, fontsize=7, ha="center", va="center",
+                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+    for spot, (x, y) in spots.items():
+        colour = "#dbe9f6" if spot < 2 else "#fde9c9"
+        place.text(x, y, str(spot), ha="center", va="center", bbox={"boxstyle": "circle", "facecolor": colour})
+    place.set(xlim=(-0.5, len(plan) + 0.6), ylim=(-0.4, 1.3))
+    place.axis("off")
+
+
+def _told(content: Mapping[str, Any]) -> str:
+    """What the agreement gate says, beside a found cell."""
+    gate = content.get("gate")
+    if not gate:
+        return ""
+    said = f"two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}"
+    return said if gate["p"] <= LEVEL else f"{said}: the shared network does not tell architectures apart here"
+
+
+def figure_ranks(chapter: Chapter, folder: Path) -> bool:
+    """Rewards of architectures under two shared networks, and under one against training alone; whether there are any."""
+    gated = {key: content for key, content in chapter.searches.items() if content.get("gate")}
+    if not gated:
+        return False
+    figure, axes = plt.subplots(len(gated), 2, figsize=(8, 3.6 * len(gated)), squeeze=False)
+    for (left, right), ((fault, _), content) in zip(axes, gated.items(), strict=True):
+        left.scatter(*content["gate"]["rewards"][:2], color="0.3", s=18)
+        left.set(xlabel="reward, first shared network", ylabel="reward, second shared network")
+        titled(left, f"{NAMES[fault]}: {len(content['gate']['architectures'])} random cells", _told(content))
+        points = [(content["rewards"][row], chapter.at(row, fault, fault).mean(), row) for row in SEARCHED
+                  if row in content["rewards"] and chapter.at(row, fault, fault) is not None]  # fmt: skip
+        for x, y, row in points:
+            right.scatter(x, y, s=22)
+            right.annotate(row, (x, y), (4, 3), textcoords="offset points", fontsize=7)
+        right.set(xlabel="reward with shared weights", ylabel="accuracy under the fault, trained alone")
+        titled(right, "shared weights against training alone", _alone(points))
+    figure.tight_layout()
+    save(figure, folder, "ftt_ranks")
+    return True
+
+
+def _alone(points: Sequence[tuple[float, float, str]]) -> str:
+    if len(points) < 3:
+        return "too few networks of cells for a rank correlation"
+    from scipy.stats import spearmanr
+
+    found = spearmanr([x for x, *_ in points], [y for _, y, _ in points])
+    return f"Spearman's ρ = {found.statistic:.2f}, p = {found.pvalue:.2g} ({len(points)} networks)"
+
+
+def figure_gains(chapter: Chapter, folder: Path) -> None:
+    """What each row, and each calibration, gains over plain ResNet-20 at the level of each fault."""
+    faults = [fault for fault in chapter.faults() if chapter.at("plain", fault, fault) is not None]
+    if not faults:
+        return
+    figure, axes = plt.subplots(1, len(faults), figsize=(5.2 * len(faults), 5), squeeze=False)
+    for place, fault in zip(axes[0], faults, strict=True):
+        plain, labels = chapter.at("plain", fault, fault), []
+        for key in chapter.under(fault):
+            trained = fault if key[0] == "any" else key[0]
+            for how in (None, *CALIBRATIONS):
+                values = chapter.at(key[1], trained, fault, how)
+                if values is None or (key[1] == "plain" and how is None):
+                    continue
+                gain = paired(values[: len(plain)], plain[: len(values)])
+                place.errorbar(gain.mean, len(labels), xerr=gain.half_width, fmt="o", capsize=3,
+                               color="0.2" if how is None else "#0173b2")  # fmt: skip
+                labels.append(chapter.title(key) + (f", {how}" if how else ""))
+        place.axvline(0, color="0.5", lw=0.8)
+        place.set_yticks(range(len(labels)), labels, fontsize=6.5)
+        place.invert_yaxis()
+        place.set(xlabel="accuracy minus that of ResNet-20, plain")
+        titled(place, NAMES[fault], "paired by seed; 95 % intervals over seeds, or over devices with one seed")
+    figure.tight_layout()
+    save(figure, folder, "ftt_gains")
+
+
+def draw(chapter: Chapter, folder: Path) -> list[str]:
+    """All figures of the chapter; their names in order."""
+    figure_faults(chapter, folder)
+    drawn = ["ftt_faults"]
+    if chapter.searches:
+        figure_cells(chapter, folder)
+        drawn.append("ftt_cells")
+        if figure_ranks(chapter, folder):
+            drawn.append("ftt_ranks")
+    if any(chapter.at("plain", fault, fault) is not None for fault in chapter.faults()):
+        figure_gains(chapter, folder)
+        drawn.append("ftt_gains")
+    return drawn
+
+
+CAPTIONS = {
+    "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch norm "
+    "calibrated on each device.",
+    "ftt_cells": "The cells that were found.",
+    "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
+    "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
+}
+
+
+def section(chapter: Chapter, folder: Path) -> str:
+    """Draw the chapter's figures into `folder`; its section of the page."""
+    pictures = draw(chapter, folder)
+    data = next(of["data"] for seeds in chapter.networks.values() for of in seeds.values())
+    found = findings(chapter)
+    of = [verdict([each for each in found if each.claim is claim]) for claim in CLAIMS]
+    counts = ", ".join(f"{of.count(name)} {name}" for name in dict.fromkeys(of))
+    return "\n\n".join([
+        "## Fault-tolerant training and architecture search (FTT-NAS)",
+        f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
+        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} claims: "
+        f"{counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
+    ])  # fmt: skip
+
+
+def tables(chapter: Chapter, folder: Path) -> str:
+    """The chapter in full, for the page of details; the figures lie in `folder`."""
+    data = next(of["data"] for seeds in chapter.networks.values() for of in seeds.values())
+    used = data["images_used"]
+    channels, levels = chapter.plan["channels"], chapter.plan["faults"]
+    parts = [
+        "## Fault-tolerant training and architecture search (FTT-NAS)",
+        f"Ning et al., arXiv 2003.10375, on {data['name']}: {used['train']:,} training images, {used['test']:,} test "
+        "images. Weights are quantised; a device has one draw of the fault for all test images; means are over devices "
+        "and training seeds, ± half a 95 % interval over seeds (with one seed: over devices, marked °).",
+    ]
+    if "mibb" in levels:
+        parts.append(
+            f"MiBB strikes a sum the more often the more products it has. Its level is p_m = "
+            f"{levels['mibb']['at_20_channels']:g} at {CHANNELS} channels, as published, and {levels['mibb']['level']:g} "
+            f"at the {channels} channels of this run. Depthwise and 1 × 1 convolutions sum few products: they win under "
+            "this fault by its definition."
+        )
+    for name in (name for name in CAPTIONS if (folder / f"{name}.png").exists()):
+        parts += [f"![{CAPTIONS[name]}](figures/{name}.png)", f"*{CAPTIONS[name]}* [PDF](figures/{name}.pdf)"]
+    parts += ["### Accuracy under faults", _accuracy_table(chapter), *_undertrained(chapter), "### Claims", _claims_table(chapter)]
+    parts += ["F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."]
+    for (fault, search), content in chapter.searches.items():
+        said = _told(content)
+        parts.append(f"{search} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy_table(chapter: Chapter) -> str:
+    faults = chapter.faults()
+    calibrated = [how for how in CALIBRATIONS if any(
+        chapter.at(row, "stuck" if f == "any" else f, fault, how) is not None
+        for f, row in chapter.networks for fault in faults)]  # fmt: skip
+    columns = ["parameters", "MACs (M)", "seeds", "clean", *(NAMES[fault] for fault in faults)]
+    columns += [f"{fault}, {how}" for fault in faults if fault != "lognormal" for how in calibrated]
+    lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    order = list(ROWS)
+    for trained, row in sorted(chapter.networks, key=lambda key: (order.index(key[1]), key[0])):
+        fault = faults[0] if trained == "any" else trained
+        parameters, macs = chapter.size(row, fault)
+        cells = [f"{parameters:,}", f"{macs / 1e6:.2f}", str(len(chapter.networks[trained, row]))]
+        cells += [_shown(chapter.clean(row, fault)), *(_shown(chapter.at(row, fault, under)) for under in faults)]
+        cells += [_shown(chapter.at(row, fault, under, how))
+                  for under in faults if under != "lognormal" for how in calibrated]  # fmt: skip
+        lines.append(f"| {chapter.title((trained, row))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _undertrained(chapter: Chapter) -> list[str]:
+    """Which trainings under a fault learned too little to be judged: clean accuracy far below the plain network's."""
+    said = []
+    for trained, row in chapter.networks:
+        if row == "ftt" and ("any", "plain") in chapter.networks:
+            lost = float(chapter.clean("plain", trained).mean() - chapter.clean(row, trained).mean())
+            if lost > CLEAN:
+                said.append(
+                    f"**{chapter.title((trained, row))} loses {lost:.3f} of clean accuracy against the plain network, "
+                    f"more than {CLEAN:g}: it is trained too briefly to be judged.**"
+                )
+    return said
+
+
+def _shown(values: np.ndarray | None) -> str:
+    if values is None:
+        return "–"
+    found = estimate(values)
+    width = "" if math.isnan(found.half_width) else f" ± {found.half_width:.3f}" + ("°" if found.over != "seeds" else "")
+    return f"{found.mean:.3f}{width}"
+
+
+def _claims_table(chapter: Chapter) -> str:
+    lines = ["| | claim | verdict | comparison | difference | p (Holm) | seeds |", "|---" * 7 + "|"]
+    found = findings(chapter)
+    for claim in CLAIMS:
+        own = [each for each in found if each.claim is claim]
+        said = f"{claim.said}{f'; {claim.paper}' if claim.paper else ''}"
+        lines.append(f"| **{claim.number}** | {said} | **{verdict(own)}** | | | | |")
+        for each in (each for each in own if each.verdict != NOT_RUN):
+            d = each.difference
+            shown = "–" if d is None else f"{d.mean:.2f} ×" if each.comparison.kind == "size" else (
+                f"{d.mean:+.3f}" + ("" if math.isnan(d.half_width) else f" ± {d.half_width:.3f}"))  # fmt: skip
+            p = "–" if math.isnan(each.corrected) else f"{each.corrected:.2g}"
+            why = f" ({each.why})" if each.why else ""
+            lines.append(f"| | | {each.verdict}{why} | {each.comparison} | {shown} | {p} | {each.seeds or '–'} |")
+        missing = [each.why for each in own if each.verdict == NOT_RUN]
+        if missing:
+            lines.append(f"| | | {NOT_RUN} | {len(missing)} of {len(own)} comparisons: {missing[0]} | – | – | – |")
+    return "\n".join(lines)
+
+
+def table(chapter: Chapter) -> dict[str, Any]:
+    """What the chapter found, for a file: every finding, and what every search found."""
+    return {
+        "claims": {claim.number: {
+            "said": claim.said,
+            "verdict": verdict([each for each in found if each.claim is claim]),
+            "comparisons": [
+                {"comparison": str(each.comparison), "verdict": each.verdict, "why": each.why, "seeds": each.seeds,
+                 "difference": each.difference and [each.difference.mean, _number(each.difference.half_width)],
+                 "p": _number(each.p), "corrected": _number(each.corrected)}
+                for each in found if each.claim is claim
+            ],
+        } for found in [findings(chapter)] for claim in CLAIMS},
+        "searches": {f"{fault}-{search}": dict(content) for (fault, search), content in chapter.searches.items()},
+        "networks": [dict(of) for seeds in chapter.networks.values() for of in seeds.values()],
+    }  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
