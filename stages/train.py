@@ -18,6 +18,8 @@ from stages.common import MODELS, Item, Stage, dataset, fingerprint, run
 def main(row: str) -> None:
     """Train one row of the report."""
     stage = Stage(f"train-{row}")
+    if any(item["searched"] for item in stage.items):
+        import bayesft.search.optimizer  # noqa: F401 (once, before the workers are forked)
     stage.work(train, stage.items)
 
 

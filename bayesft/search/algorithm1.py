@@ -29,7 +29,6 @@ from tqdm import tqdm
 from bayesft.methods import Method
 from bayesft.search.early_stop import EarlyStop
 from bayesft.search.objective import Estimate, Objective
-from bayesft.search.optimizer import Optimizer
 from bayesft.search.parallel import workers
 from bayesft.search.trial import Log, State, Trial
 from bayesft.seeds import derive_seed
@@ -86,6 +85,8 @@ def search(
         ValueError: There is nothing to search, more than a surrogate can tell apart, or no room for so many trials.
         Diverged: Every trial diverged.
     """
+    from bayesft.search.optimizer import Optimizer  # scikit-optimize takes seconds to import; most rows have no search
+
     hyperparameters = method.hyperparameters(problem)
     optimizer = Optimizer(len(hyperparameters), settings, derive_seed(problem.task, problem.seed))
     scores = _Scores(problem, settings.objective)
