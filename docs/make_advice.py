@@ -1,23 +1,26 @@
-"""Measure which dropout rate and fault level to begin with, and how to fine-tune: docs/library/advice.json.
+"""Measure what rate and level to begin with, and how to fine-tune: the table of docs/library/advice.md.
 
     PYTHONPATH=. python docs/make_advice.py        (a quarter of an hour on one core; a killed run goes on)
 
 Three networks on scikit-learn's digits (1,000 to train, 300 to choose, 497 to report), three seeds, log-normal drift. A
-score is the accuracy at σ = 0, 0.3, … 1.5, its mean over them, and at σ = 0 alone.
+score is the accuracy, its mean over σ = 0, 0.3, … 1.5 and at σ = 0 alone. What is measured is kept in advice.json beside
+the page.
 """
 
 import json
 from pathlib import Path
 
 import torch
+from scipy.special import stdtrit
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from bayesft import evaluate, harden
-from bayesft.files import write_json
+from bayesft.files import write_json, write_text
 from bayesft.settings import Recipe
 
 FILE = Path(__file__).parent / "library" / "advice.json"
+PAGE = FILE.with_suffix(".md")
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
 SEEDS = (0, 1, 2)
 SCRATCH = [(0.0, 0.0), (0.3, 1.0), (0.1, 1.0), (0.3, 0.0)]  # rate, level
@@ -62,6 +65,42 @@ def parts() -> list[tuple[Tensor, Tensor]]:
     return [(x[:1000], y[:1000]), (x[1000:1300], y[1000:1300]), (x[1300:], y[1300:])]
 
 
+def rows(found: dict) -> list[str]:
+    """The lines of the table: for each network and way, means and 95 % intervals over the seeds."""
+    lines = [
+        "| network | training | seeds | validation, mean over σ | test, mean over σ | test, σ = 0 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in NETWORKS:
+        for run in (*SCRATCH, *TUNED):
+            scores = [found[key] for seed in SEEDS if (key := f"{name}/{seed}/{run}") in found]
+            if not scores:
+                continue
+            how = f"fine-tuned, rate {run[0]}, level {run[1]}, lr {run[2]}" if len(run) == 3 else (
+                f"rate {run[0]}, level {run[1]}" if any(run) else "plain"
+            )  # fmt: skip
+            cells = [interval([s[part][at] for s in scores]) for part, at in ((0, 0), (1, 0), (1, 1))]
+            lines.append(f"| {name} | {how} | {len(scores)} | {' | '.join(cells)} |")
+    return lines
+
+
+def interval(values: list[float]) -> str:
+    """A mean, with the half-width of its 95 % interval where there are several values."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = stdtrit(len(values) - 1, 0.975) * torch.tensor(values, dtype=torch.float64).std() / len(values) ** 0.5
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+def write_page() -> None:
+    """Put the table into the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split("<!-- table -->\n")[0], text.split("<!-- end of table -->")[1]
+    table = "\n".join(rows(json.loads(FILE.read_text())))
+    write_text(PAGE, f"{before}<!-- table -->\n{table}\n<!-- end of table -->{rest}")
+
+
 def main() -> None:
     """Train and measure what the file lacks."""
     torch.set_num_threads(1)
@@ -87,6 +126,7 @@ def main() -> None:
                 found[f"{name}/{seed}/{run}"] = [[round(float(x), 4) for x in (c.area, c.mean[0])] for c in curves]
                 write_json(FILE, found)
                 print(name, seed, run, found[f"{name}/{seed}/{run}"], flush=True)
+    write_page()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import bayesft
 from bayesft.command import main
+from bayesft.drift.faults import FAULT_MODELS
 from bayesft.hardening.measure import evaluate
 from tests.hardening.conftest import by_hand, data, seeded
 
@@ -26,14 +27,14 @@ def loaded(code: str) -> set[str]:
 def test_every_name_is_there():
     assert all(hasattr(bayesft, name) for name in bayesft.__all__) and set(bayesft.__all__) <= set(dir(bayesft))
     assert bayesft.evaluate is evaluate and callable(bayesft.Hardening) and isinstance(bayesft.__version__, str)
+    assert callable(bayesft.harden) and set(FAULT_MODELS.values()) <= {getattr(bayesft, n) for n in bayesft.__all__}
     with pytest.raises(AttributeError, match="'harden_all'"):
         bayesft.harden_all  # noqa: B018
 
 
 def test_names_are_loaded_when_used():
     assert "torch" not in loaded("import bayesft")
-    names = "evaluate, compare, Hardening, find_sites, sensitivity, Robustness, FaultModel, LogNormalDrift"
-    beyond = loaded(f"from bayesft import {names}") - loaded("import torch")
+    beyond = loaded(f"from bayesft import {', '.join(bayesft.__all__)}") - loaded("import torch")
     assert not beyond & set(HEAVY)
 
 

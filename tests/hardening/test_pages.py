@@ -11,7 +11,7 @@ import torch
 matplotlib.use("Agg")
 FOLDER = Path(__file__).parents[2] / "docs" / "library"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
-OPTIONAL = ("transformers", "lightning", "timm")
+OPTIONAL = ("aihwkit", "lightning", "timm", "transformers")
 
 
 def blocks(page: str) -> list[str]:
