@@ -67,9 +67,8 @@ class Stages:
             try:
                 runpy.run_module(module, run_name="__main__")
             except SystemExit as error:
-                if isinstance(error.code, str):
-                    print(error.code)
-                raise
+                print(error.code)  # a stage's last word, for which the exit code is 1
+                sys.exit(int(error.code not in (None, 0)))
 
     def start(self, module: str, *words: str) -> ForkProcess:
         """Start a stage, in a process group of its own."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ def decode(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32), labels
 
 
+Uniform = Callable[..., np.ndarray]  # numbers between two bounds, some for each image
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "hourglass", "bars", "flower")
 TEXTURES = 5
 # The shares of the images in which a shape has the hue, and the texture, that is typical of it.
@@ -149,7 +151,7 @@ def _draw(label: int, count: int, rng: np.random.Generator) -> np.ndarray:
     return (image * 255).round().clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
 
 
-def _ground(x: np.ndarray, y: np.ndarray, uniform) -> np.ndarray:
+def _ground(x: np.ndarray, y: np.ndarray, uniform: Uniform) -> np.ndarray:
     """Backgrounds (N, 64, 64, 3): a smooth mix of four colours, waves, and a few small discs and boxes."""
     corners = [_colour(uniform(0, 1), uniform(0.05, 0.5), uniform(0.2, 0.7)) for _ in range(4)]
     across, down = ((x + 1) / 2)[..., None], ((y + 1) / 2)[..., None]
@@ -190,7 +192,7 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return radius < 0.72 + 0.27 * np.cos(4 * (angle + np.pi / 4))  # a flower of four petals
 
 
-def _texture(kind: np.ndarray, u: np.ndarray, v: np.ndarray, uniform) -> np.ndarray:
+def _texture(kind: np.ndarray, u: np.ndarray, v: np.ndarray, uniform: Uniform) -> np.ndarray:
     """How much of the second colour there is at each point, 0 … 1: one of five patterns for each image."""
     f, phase = uniform(7, 11), uniform(0, 6)
     across, down = np.sin(f * u + phase), np.sin(f * v + phase)

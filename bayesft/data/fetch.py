@@ -63,7 +63,8 @@ def fetch_verified(
     name: str, urls: Sequence[str], folder: Path, mirror: str | None, set_name: str, problem: Problem
 ) -> Path:
     """The path of the file `name` in `folder`, as `fetch` gives it. `problem` says what is wrong with a copy."""
-    target, failures = Path(folder) / name, []
+    target = Path(folder) / name
+    failures: list[str] = []
     if _kept_or_mirrored(target, mirror, set_name, problem, failures):
         return target
     for url in urls:
@@ -182,7 +183,7 @@ class _Header(tarfile.TarInfo):
                   tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         """The header in `buf`. An extension that is too long is refused before it is read."""
         header = super().frombuf(buf, encoding, errors)
         if header.type in cls.EXTENSIONS and header.size > cls.LONGEST:
@@ -313,15 +314,18 @@ def copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
 
 def _blocks(place: str | Path) -> Iterator[bytes]:
     """What `place` has, block by block, with a progress bar. Raises Unreadable."""
-    local = isinstance(place, Path)
     try:
-        with open(place, "rb") if local else urllib.request.urlopen(place, timeout=TIMEOUT_S) as source:
-            length = None if local else source.headers.get("Content-Length")
-            name = str(place).rsplit("/", 1)[-1]
+        if isinstance(place, Path):
+            with open(place, "rb") as file:
+                while block := file.read(1 << 18):
+                    yield block
+            return
+        with urllib.request.urlopen(place, timeout=TIMEOUT_S) as response:
+            length, name = response.headers.get("Content-Length"), place.rsplit("/", 1)[-1]
             with tqdm(
-                desc=name, total=int(length) if length else None, unit="B", unit_scale=True, leave=False, disable=local
+                desc=name, total=int(length) if length else None, unit="B", unit_scale=True, leave=False
             ) as bar:
-                while block := source.read(1 << 18):
+                while block := response.read(1 << 18):
                     yield block
                     bar.update(len(block))
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bayesft.data import signs
 from bayesft.data.fetch import Limits, Source, fetch, fetch_mirrored, listed_in_sums, tar_members, zip_members
-from bayesft.data.images import Images, as_split
+from bayesft.data.images import Images, Split, as_split
 from bayesft.files import checksum
 from bayesft.seeds import derive_seed
 
@@ -60,8 +60,8 @@ def official(folder: Path, mirror: str | None = None) -> Images:
         files = dict(tar_members(subset, _LIMITS))
         verified = {"sha256": {SUBSET: checksum(subset)}}
     else:
-        paths = [fetch(file, folder, mirror, "gtsrb") for file in OFFICIAL]
-        files = {name: content for path in paths for name, content in zip_members(path, _LIMITS)}
+        archives = [fetch(file, folder, mirror, "gtsrb") for file in OFFICIAL]
+        files = {name: content for path in archives for name, content in zip_members(path, _LIMITS)}
         verified = {"md5": {file.name: file.md5 for file in OFFICIAL}}
     train, labels, tracks, test, test_labels = decode(files)
     held_out = hold_out_tracks(labels, tracks)
@@ -156,7 +156,7 @@ def _sign(path: str, row: dict[str, Any], files: dict[str, bytes], used: set[str
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-def _shuffled(images: np.ndarray, labels: np.ndarray, part: str):
+def _shuffled(images: np.ndarray, labels: np.ndarray, part: str) -> Split:
     # The archives are sorted by class; a part is limited by taking its first images.
     order = np.random.default_rng(derive_seed("order", "gtsrb", part)).permutation(len(images))
     return as_split(images[order], labels[order])

@@ -20,7 +20,7 @@ class Split(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.labels)
 
 

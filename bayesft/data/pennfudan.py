@@ -62,11 +62,11 @@ def _scene(members: dict[str, bytes], name: str, size: int | None) -> Scene:
     from PIL import Image
 
     photograph = Image.open(io.BytesIO(members[f"PennFudanPed/PNGImages/{name}.png"])).convert("RGB")
-    instances = Image.open(io.BytesIO(members[f"PennFudanPed/PedMasks/{name}_mask.png"]))
+    instances: Image.Image = Image.open(io.BytesIO(members[f"PennFudanPed/PedMasks/{name}_mask.png"]))
     if size is not None and max(photograph.size) > size:
-        smaller = tuple(max(1, round(side * size / max(photograph.size))) for side in photograph.size)
-        photograph = photograph.resize(smaller, Image.Resampling.BILINEAR)
-        instances = instances.resize(smaller, Image.Resampling.NEAREST)
+        width, height = (max(1, round(side * size / max(photograph.size))) for side in photograph.size)
+        photograph = photograph.resize((width, height), Image.Resampling.BILINEAR)
+        instances = instances.resize((width, height), Image.Resampling.NEAREST)
     return as_scene(np.asarray(photograph), np.asarray(instances))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+Colour = tuple[int, int, int]
 SIZE = 32
 _CANVAS = 256  # a sign is drawn on it
 _TEMPLATE = 96  # and reduced to this
@@ -28,7 +29,7 @@ _DIGITS = {
 }
 
 
-def _number(text: str, colour=BLACK) -> list[Any]:
+def _number(text: str, colour: Colour = BLACK) -> list[Any]:
     scale = 0.34 if len(text) == 2 else 0.24
     marks = []
     for i, digit in enumerate(text):
@@ -37,7 +38,7 @@ def _number(text: str, colour=BLACK) -> list[Any]:
     return marks
 
 
-def _arrow(*points, colour=WHITE, width=0.24) -> list[Any]:
+def _arrow(*points: tuple[float, float], colour: Colour = WHITE, width: float = 0.24) -> list[Any]:
     """A line that ends in a head."""
     (x0, y0), (x1, y1) = points[-2:]
     length = np.hypot(x1 - x0, y1 - y0)
@@ -50,16 +51,16 @@ def _mirrored(marks: list[Any]) -> list[Any]:
     return [([(-x, y) for x, y in points], width, colour) for points, width, colour in marks]
 
 
-def _box(x0: float, y0: float, x1: float, y1: float, colour=BLACK) -> tuple[Any, ...]:
+def _box(x0: float, y0: float, x1: float, y1: float, colour: Colour = BLACK) -> tuple[Any, ...]:
     return ([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], 0, colour)
 
 
-def _car(x: float, colour) -> list[Any]:
+def _car(x: float, colour: Colour) -> list[Any]:
     wheels = [([(x + side * 0.15, 0.22)], 0.16, colour) for side in (-1, 1)]
     return [_box(x - 0.25, -0.05, x + 0.25, 0.2, colour), _box(x - 0.15, -0.25, x + 0.15, 0, colour), *wheels]
 
 
-def _truck(x: float, colour) -> list[Any]:
+def _truck(x: float, colour: Colour) -> list[Any]:
     wheels = [([(x + side, 0.3)], 0.18, colour) for side in (-0.2, 0.2)]
     return [_box(x - 0.35, -0.35, x + 0.1, 0.25, colour), _box(x + 0.13, -0.1, x + 0.33, 0.25, colour), *wheels]
 
@@ -71,7 +72,7 @@ def _person(x: float, y: float, size: float) -> list[Any]:
     ]
 
 
-def _stroke(colour=BLACK, width=0.1, shift=0.0) -> tuple[Any, ...]:
+def _stroke(colour: Colour = BLACK, width: float = 0.1, shift: float = 0.0) -> tuple[Any, ...]:
     return ([(-0.75 + shift, 0.75 + shift), (0.75 + shift, -0.75 + shift)], width, colour)
 
 

@@ -4,6 +4,8 @@ Each scene has sky, buildings, a pavement and a road, and 1 to 5 pedestrians amo
 the back to the front, so that they hide one another. It is fixed by its part, its number and its size alone.
 """
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -47,6 +49,9 @@ def street(size: int, *key: object) -> Scene:
     return as_scene(image, instances, visible)
 
 
+Colour = tuple[int, ...]
+
+
 class _Canvas:
     """An image and the numbers of the instances in it, drawn together. Coordinates are shares of the size."""
 
@@ -56,14 +61,16 @@ class _Canvas:
         self.instances = Image.new("L", (size, size))
         self.pen, self.marker = ImageDraw.Draw(self.image), ImageDraw.Draw(self.instances)
 
-    def colour(self, low: int = 20, high: int = 235) -> tuple[int, int, int]:
+    def colour(self, low: int = 20, high: int = 235) -> Colour:
         return tuple(int(c) for c in self.rng.integers(low, high, 3))
 
-    def grey(self, low: int, high: int, tint: int = 12) -> tuple[int, int, int]:
+    def grey(self, low: int, high: int, tint: int = 12) -> Colour:
         level = self.rng.integers(low, high)
         return tuple(int(c) for c in np.clip(level + self.rng.integers(-tint, tint + 1, 3), 0, 255))
 
-    def shape(self, kind: str, points: list[tuple[float, float]], colour, number: int = 0, alone=None) -> None:
+    def shape(
+        self, kind: str, points: list[tuple[float, float]], colour: Colour, number: int = 0, alone: Any = None
+    ) -> None:
         """Draw a "polygon", an "ellipse" or a "rectangle"; `alone` gets its pixels of instance numbers too."""
         large, small = ([(x * s, y * s) for x, y in points] for s in (self.size * SCALE, self.size))
         getattr(self.pen, kind)(large, fill=colour)
@@ -71,7 +78,7 @@ class _Canvas:
         if alone is not None:
             getattr(alone, kind)(small, fill=number)
 
-    def box(self, left, top, right, bottom, colour) -> None:
+    def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
         self.shape("rectangle", [(left, top), (right, bottom)], colour)
 
     def finished(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +122,7 @@ def _person(canvas: _Canvas, number: int, x: float, foot: float, height: float) 
     coat, trousers, hair = canvas.colour(), canvas.colour(10, 150), canvas.grey(10, 120, 30)
     neck, hip, head = top + 0.17 * height, top + 0.52 * height, 0.075 * height
 
-    def draw(kind, points, colour):
+    def draw(kind: str, points: list[tuple[float, float]], colour: Colour) -> None:
         canvas.shape(kind, points, colour, number, pen)
 
     stride = height * rng.uniform(0.02, 0.13)

@@ -38,7 +38,7 @@ class Checkpoint:
             ) from None
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def save(self, name: str, tensors: dict[str, Tensor], value: object = None) -> None:
