@@ -73,7 +73,7 @@ def test_the_range_of_drift_touches_none_of_it(tmp_path):
         ("ftt/faults", {"stack": {"level": 0.1, "alpha_reward": 0.2}}, "must be one of stuck, mibb"),
         ("ftt/faults", {"stuck": {"level": 1.5, "alpha_reward": 0.2}}, "p = 1.5: must be from 0 to 1"),
         ("ftt/faults", {"stuck": {"level": 0.1, "alpha_reward": 1.2}}, "less than or equal to 1"),
-        ("ftt/faults", {"stuck": {"level": 0.1, "alpha_reward": 0.2, "settings": {"r": 1}}}, "unexpected keyword"),
+        ("ftt/faults", {"stuck": {"level": 0.1, "alpha_reward": 0.2, "settings": {"r": 1}}}, "Unexpected keyword"),
         ("ftt/alpha_loss", -0.1, "greater than or equal to 0"),
         ("ftt/bits", 1, "greater than or equal to 2"),
         ("scales/quick/ftt/train", {"epochs": 0, "batch_size": 8, "lr": 0.1}, "greater than 0"),
