@@ -20,6 +20,7 @@ LAYERS = [
     "drift",
     "data",
     "models",
+    "fault_tolerance",
     "calibration",
     "training",
     "store",
