@@ -5,7 +5,7 @@
 Finished items are in the store (data/store), so a stopped run goes on where it was, and a run of 0 minutes gives what
 is there. Choices are made on validation images with seeds that no result uses (the questions "recipe" and "labels,
 choice").
-Results: docs/calibration.csv, a line for each network, seed, setting and level; docs/calibration-tables.md.
+Results: docs/calibration.csv, a line for each network, seed, setting and level. The tables are printed.
 """
 
 import argparse
@@ -468,7 +468,7 @@ def main() -> None:
     known = ("mlp-mnist", "lenet-mnist", TRANSFORMER, *NETWORK)
     parser.add_argument("--tasks", nargs="+", choices=known, default=known)
     parser.add_argument("--store", type=Path, default=Path("data/store"))
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/calibration.csv"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(Store(given.store), given.minutes, given.mirror, Path("data/raw"))
@@ -477,8 +477,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; what was finished is kept")
     lines = pd.DataFrame(study.lines)
-    write_text(given.out / "calibration.csv", lines.to_csv(index=False, lineterminator="\n"))
-    write_text(given.out / "calibration-tables.md", tables(lines))
+    write_text(given.out, lines.to_csv(index=False, lineterminator="\n"))
+    print(tables(lines) if len(lines) else "nothing is finished yet")
 
 
 if __name__ == "__main__":

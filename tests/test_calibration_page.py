@@ -11,15 +11,17 @@ import bayesft.calibration
 from bayesft.calibration import calibrate, calibration_reference
 
 PAGE = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text(encoding="utf-8")
-EXAMPLE, HOOK = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+EXAMPLE, EVALUATED, HOOK = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_example_runs_and_corrects():
+def test_the_examples_run_and_correct(capsys):
     found = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         exec(compile(EXAMPLE, "docs/calibration.md", "exec"), found)
         others = torch.rand(32, 1, 8, 8)
+        exec(compile(EVALUATED, "docs/calibration.md", "exec"), found)
+    assert found["better"].mean[1] > found["plain"].mean[1] and "paired" in capsys.readouterr().out
     with torch.no_grad():
         clean, faulty, calibrated = (found[name](others) for name in ("clean", "device", "calibrated"))
     assert (calibrated - clean).norm() < 0.5 * (faulty - clean).norm()

@@ -176,7 +176,8 @@ class _Work:
         """
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self.model.modules())
         known = is_known(self.model) and not hooked and self.forward is None and not self.random
-        steady = known and not (self.calibrate or self.strikes)
+        by_function = self.calibrate is not None and not self.calibration.startswith("with")
+        steady = known and not (by_function or self.strikes)
         self.steady, self.shared, self.format = steady, None, torch.preserve_format
         self.clean = {name: theta.detach().clone() for name, theta in self.parameters.items()} if self.steady else {}
         if not self.steady or not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -188,7 +189,7 @@ class _Work:
             self.format = memory_format(self.model)
         if self.batches.columns:
             self.batches.columns.size = batch_size(self.model, images)
-            self.shared = SharedStart.of(self.model, self.parameters, images, GROUP_MIB)
+            self.shared = None if self.calibrate else SharedStart.of(self.model, self.parameters, images, GROUP_MIB)
         self.start.restore()
 
     def _make_reference(self) -> None:
@@ -297,7 +298,7 @@ class _Work:
             return
         for cell in group:
             if self.steady:
-                if len(group) > 1 or number == 0:
+                if not self.calibrate and (len(group) > 1 or number == 0):
                     write(self.parameters, cell.copies or self.clean)
             else:
                 write(self.parameters, cell.copies)
@@ -327,7 +328,7 @@ class _Work:
                 made = self.calibrate(self.model)
                 stack.enter_context(made if hasattr(made, "__enter__") else nullcontext())
             group[0].copies = {}  # they are in the network, perhaps changed
-            yield Snapshot(self.model)
+            yield self.start if self.steady else Snapshot(self.model)
 
 
 @dataclass(eq=False)
