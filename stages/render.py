@@ -65,15 +65,16 @@ def main() -> None:
     write_json(folder / "metrics.json", metrics(tasks))
     title = f"BayesFT, reproduced: {plan['scale']}, {plan['source']} data"
     seen = what_one_sees(tasks, ablations, studies, maps)
+    numbers = tables_section(tasks, note)
     sections = [
         claims_section(judged),
         figures_section(captions, seen, tasks),
         calibration.section(calibrated, folder / "figures"),
         ftt.section(chapter, folder / "figures") if chapter else "",
-        tables_section(tasks, note),
+        numbers,
         more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
     ]
-    write_text(folder / "README.md", page(title, sections))
+    write_text(folder / "README.md", page(title, sections, numbers))
     write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
     more = details(title, note, tasks, ablations, studies) + calibration.tables(calibrated)
     if chapter:

@@ -31,9 +31,18 @@ HEADINGS = {
 }
 
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """A page of sections, those that are not empty."""
-    return "\n\n".join([f"# {title}", *filter(None, sections)]) + "\n"
+def page(title: str, sections: Sequence[str], spare: str = "") -> str:
+    """A page of sections, those that are not empty.
+
+    Args:
+        title: Its title.
+        sections: In their order.
+        spare: The one of them that is left to the second page, which has it too, where the page would exceed MOST.
+    """
+    text = "\n\n".join([f"# {title}", *filter(None, sections)]) + "\n"
+    if spare and len(text.encode()) > MOST:
+        return text.replace(spare, "The panels in numbers: [details.md](details.md).")
+    return text
 
 
 def claims_section(judged: Mapping[str, Sequence[Finding]]) -> str:

@@ -38,6 +38,12 @@ def test_the_whole_page_is_small(results, detections, ablations, studies):
     assert max(len(table[0]) for table in tables(text)[1:]) == 6  # the rows, and five columns
 
 
+def test_a_page_that_is_too_long_leaves_the_tables_to_the_second_one():
+    assert page("t", ["a", "numbers", "b"], "numbers") == "# t\n\na\n\nnumbers\n\nb\n"
+    text = page("t", ["a" * MOST, "numbers", "b"], "numbers")
+    assert "numbers\n" not in text and "[details.md](details.md)" in text and text.endswith("\n\nb\n")
+
+
 def test_the_first_line_counts_the_verdicts_and_the_table_has_all_claims(results):
     judged = judge(CLAIMS, {"lenet-mnist": results()})
     text = claims_section(judged)
