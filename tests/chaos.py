@@ -27,7 +27,8 @@ from ruamel.yaml import YAML
 from stages.parameters import ParameterError, load
 from tests.pipeline.clone import Clone
 
-SMALL = {"tasks": ["mlp-mnist"], "ablation": {"data": [], "factors": ["dropout"]}, "study": "none"}
+SMALL = {"tasks": ["mlp-mnist"], "ablation": {"data": [], "factors": ["dropout"]}, "study": "none",
+         "ftt.faults": {}, "methods.drift_dropout.tasks": []}  # fmt: skip
 WRONG = (None, "", "nonsense", -1, 0, 1.5, 10**9, float("nan"), float("inf"), True, [], [1, 1], {}, {"a": 1})
 TRAIN, EVALUATE, RENDER = ("stages.train", "bayesft"), ("stages.evaluate", "bayesft"), ("stages.render",)
 
@@ -65,7 +66,7 @@ class Stages:
         sys.argv = [module, *words]
         with open(self.output, "w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
             try:
-                runpy.run_module(module, run_name="__main__")
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
             except SystemExit as error:
                 print(error.code)  # a stage's last word, for which the exit code is 1
                 sys.exit(int(error.code not in (None, 0)))
@@ -277,7 +278,7 @@ def main() -> int:
     table, chance = Table(), random.Random(given.seed)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        clone = Clone(Path(folder) / "clone", ("erm", "bayesft"), SMALL)
+        clone = Clone(Path(folder) / "clone", ("erm", "bayesft", "drift_dropout"), SMALL)
         stages = Stages(clone.folder)
         steps: tuple[Callable[[], None], ...] = (
             lambda: wrong_parameters(table, stages, chance),

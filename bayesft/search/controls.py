@@ -78,7 +78,6 @@ def agreement(
     generator = torch.Generator().manual_seed(derive_seed(seed, "agreement"))
     architectures = [space.sample(generator) for _ in range(count)]
     values = [[worth(reward(a, "search")) for a in architectures] for reward in rewards]
-    rho, p = spearmanr(*values[:2])
-    finite = rho == rho
-    return {"architectures": [str(a) for a in architectures], "rewards": values,
-            "rho": float(rho) if finite else 0.0, "p": float(p) if finite else 1.0}  # fmt: skip
+    differ = all(min(each) < max(each) for each in values[:2])  # equal rewards rank nothing
+    rho, p = spearmanr(*values[:2]) if differ else (0.0, 1.0)
+    return {"architectures": [str(a) for a in architectures], "rewards": values, "rho": float(rho), "p": float(p)}
