@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
     plan = {
         "scale": "smoke", "source": "embedded", "rows": ROWS, "ablation": {}, "factors": [], "study": {"tasks": []},
         "tasks": {"mlp-mnist": {"rows": list(ROWS), "seeds": [0, 1]}}, "parameters": {"seeds": [0, 1]}, "budgets": {},
-        "code": "0123456789abcdef",
+        "code": "0123456789abcdef", "ftt": {"networks": []},
     }  # fmt: skip
     write_json(tmp_path / "data/plan/render.json", {"items": [plan], "machine": {"device": "cpu", "threads": 1}})
     for row in (*ROWS, "left-over"):
