@@ -190,6 +190,8 @@ class Fault(Settings):
 
 
 class FaultTolerance(Settings):
+    """The chapter on fault-tolerant training and architecture search."""
+
     faults: dict[Annotated[str, _one_of(("stuck", "mibb"))], Fault]
     alpha_loss: Annotated[float, Field(ge=0, le=1)]
     bits: Annotated[StrictInt, Field(ge=2, le=16)]
@@ -213,6 +215,8 @@ class Length(Settings):
 
 
 class CalibratedGrid(Settings):
+    """The levels and draws of an evaluation with calibration."""
+
     sigma_step: SomeSigma
     draws: Draws
 

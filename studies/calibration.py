@@ -451,7 +451,7 @@ def tables(lines: pd.DataFrame) -> str:
             cells.setdefault(name, {})[row] = _shown(e.mean, e.half_width) + clean + count
         table = pd.DataFrame(cells).T.fillna("–")
         lines_of = ["| setting | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
-        lines_of += [f"| {name} | " + " | ".join(values) + " |" for name, values in zip(table.index, table.values)]
+        lines_of += [f"| {name} | " + " | ".join(values) + " |" for name, values in zip(table.index, table.values, strict=True)]
         parts.append("\n".join([head, "", *lines_of]))
     return "\n\n".join(parts) + "\n"
 

@@ -21,8 +21,11 @@ KEY = ("boundary", 0)
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Probability of class 1 on a grid, for COPIES drifted copies at each σ: (S, COPIES, SIDE, SIDE); the axes (SIDE,)
-    each; the levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with their labels (N,)."""
+    """Probability of class 1 on a grid, for COPIES drifted copies at each σ: (S, COPIES, SIDE, SIDE).
+
+    Then the axes (SIDE,) each; the levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with
+    their labels (N,).
+    """
 
     probability: Tensor
     horizontal: Tensor

@@ -72,7 +72,6 @@ def calibrated_copy(
         calibrated_at: the level at which the device was calibrated, before it went on to σ; None: σ itself.
         terms: which part of the correction, as `calibrate` takes it.
     """
-
     if isinstance(fault, FeatureFault):
         at = sigma if calibrated_at is None else calibrated_at
         with ExitStack() as stack:

@@ -98,8 +98,11 @@ class Ftt(Method):
     look = Look("#332288", "-", "d")
 
     class Settings(Settings):
-        """alpha: the share α of the loss under the fault; level: of the fault in training, as a multiple of the level
-        that networks are meant for; bits: of the weights in training, 0 for no quantisation."""
+        """What is tuned.
+
+        alpha: the share α of the loss under the fault; level: of the fault in training, as a multiple of the level
+        that networks are meant for; bits: of the weights in training, 0 for no quantisation.
+        """
 
         alpha: Share = 0.7
         level: PositiveFloat = 1.0

@@ -68,6 +68,7 @@ def measured_as(tasks: Mapping[str, TaskResults]) -> str:
 
 
 def capital(text: str) -> str:
+    """`text` with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 

@@ -30,7 +30,7 @@ def data(count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, x[:, :3].argmax(1)
 
 
-def by_hand(model, x, y, level, draw, seed=0, where="all", fault=LogNormalDrift()) -> float:  # noqa: B008
+def by_hand(model, x, y, level, draw, seed=0, where="all", fault=LogNormalDrift()) -> float:
     """The accuracy of one faulty copy, as one would write it for oneself."""
     modes = [(m, m.training) for m in model.modules()]
     with swapped(model, faulty(model, fault, level, ("evaluate", seed), draw, where)), torch.no_grad():

@@ -75,7 +75,7 @@ def test_equal_is_supported_where_the_ninety_percent_interval_lies_inside(by):
     half = stats.t.ppf(0.95, 4) * np.std(by, ddof=1) / 5**0.5
     low, high = np.mean(by) - half, np.mean(by) + half
     if min(abs(low + 0.02), abs(high - 0.02)) > 1e-9:
-        assert (one(ALIKE, shifted(*by)).verdict == "supported") == (-0.02 < low and high < 0.02)
+        assert (one(ALIKE, shifted(*by)).verdict == "supported") == (low > -0.02 and high < 0.02)
 
 
 def test_fewer_than_three_seeds_decide_nothing_and_say_so():
