@@ -283,9 +283,9 @@ def main() -> int:
         steps: tuple[Callable[[], None], ...] = (
             lambda: wrong_parameters(table, stages, chance),
             lambda: whole_run(stages),
+            lambda: damaged_files(table, stages, chance, deadline - 60 * given.minutes / 2),
             lambda: two_at_once(table, stages),
             lambda: full_disks(table, stages, chance),
-            lambda: damaged_files(table, stages, chance, deadline - 60 * given.minutes / 4),
             lambda: kills(table, stages, chance, deadline),
         )
         for step in steps:
