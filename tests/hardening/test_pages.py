@@ -31,7 +31,7 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
                 left_out += missing
             else:
                 exec(compile(block, f"docs/library/{page}.md", "exec"), names)
-    assert capsys.readouterr().out
+    assert capsys.readouterr().out or left_out
     if page == "quick-start":
         gain = names["both"].differences["hardened"].table()
         assert gain["mean"].iloc[-1] > gain.over_both.iloc[-1] > 0 and names["found"].mean[0] > 0.85
