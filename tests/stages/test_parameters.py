@@ -83,7 +83,7 @@ def test_calibration_is_of_the_rows_that_are_named(write):
     assert p.calibrated("vgg11-cifar10", "erm")["details"] is None and p.calibrated("mlp-mnist", "awp") is None
     assert load(write(("calibration/methods", []))).calibrated("mlp-mnist", "erm") is None
     budget = ("scales/quick/mnist/evaluate", {"sigma_step": 0.1, "draws": 3})
-    assert load(write(budget)).calibrated("mlp-mnist", "erm")["draws"] == 2  # of the layer before it
+    assert load(write(budget)).calibrated("mlp-mnist", "erm")["draws"] == 3  # of the layer before it
 
 
 def test_searches_differ_in_what_the_methods_say():
