@@ -471,6 +471,9 @@ def section(chapter: Chapter, folder: Path) -> str:
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
         f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} claims: "
         f"{counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
+        *(f"**Search {search} under {NAMES[fault]}: {_told(content)}.**"
+          for (fault, search), content in chapter.searches.items() if content.get("gate")),
+        *_undertrained(chapter),
     ])  # fmt: skip
 
 
