@@ -290,7 +290,7 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
     looks = _looks(chapter)
     for place, fault in zip(axes[0], faults, strict=True):
         for number, key in enumerate(chapter.under(fault)):
-            _curve(place, chapter, key, fault, looks[key[1]], number)
+            _curve(place, chapter, key, fault, looks[key], number)
         place.set(ylim=(0, 1), ylabel="accuracy", xlabel=_axis(fault))
         if fault == "mibb":
             levels = [x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
@@ -305,10 +305,12 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
     save(figure, folder, "ftt_faults")
 
 
-def _looks(chapter: Chapter) -> dict[str, Look]:
-    rows = [row for row in ROWS if any(name == row for _, name in chapter.networks)]
-    colours = sns.color_palette("husl", max(len(rows), 1)).as_hex()
-    return {row: Look(colours[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, row in enumerate(rows)}
+def _looks(chapter: Chapter) -> dict[tuple[str, str], Look]:
+    """A look for each (fault of training, row)."""
+    order = list(ROWS)
+    keys = sorted(chapter.networks, key=lambda key: (order.index(key[1]), key[0]))
+    colours = sns.color_palette("husl", max(len(keys), 1)).as_hex()
+    return {key: Look(colours[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, key in enumerate(keys)}
 
 
 def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look: Look, number: int) -> None:
@@ -330,7 +332,7 @@ def _counts(chapter: Chapter, fault: str) -> str:
     of = [each for key in chapter.under(fault) for each in chapter.networks[key].values()]
     seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    return f"{count} seeds, {len(of[0]['faults'][fault]['accuracy'][0])} devices; bands: 95 % over seeds, or devices"
+    return f"{count} seed{'s' * (max(seeds) > 1)}, {len(of[0]['faults'][fault]['accuracy'][0])} devices; bands: 95 % over seeds, or devices"
 
 
 def figure_cells(chapter: Chapter, folder: Path) -> None:
@@ -341,7 +343,7 @@ def figure_cells(chapter: Chapter, folder: Path) -> None:
         architecture = Architecture.parse(content["best"])
         for place, kind, plan in zip(row, KINDS, architecture, strict=True):
             _cell(place, plan)
-            titled(place, f"{search}, {fault}: {kind} cell", _told(content))
+            titled(place, f"{search}, {fault}: {kind} cell", *_told(content).split(": the "))
     figure.tight_layout()
     save(figure, folder, "ftt_cells")
 
@@ -469,6 +471,9 @@ def section(chapter: Chapter, folder: Path) -> str:
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
         f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} claims: "
         f"{counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
+        *(f"**Search {search} under {NAMES[fault]}: {_told(content)}.**"
+          for (fault, search), content in chapter.searches.items() if content.get("gate")),
+        *_undertrained(chapter),
     ])  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayesft.report.ftt import CLAIMS, Chapter, findings, section, verdict
+from bayesft.report.ftt import CLAIMS, Chapter, findings, tables, verdict
 
 DATA = {"name": "shapes", "source": "embedded", "classes": 10, "images_used": {"train": 10, "validation": 5, "test": 5}}
 
@@ -84,12 +84,12 @@ def test_a_slope_over_the_cells_is_found():
     assert of(findings(chapter(random_1=rows["random_1"])), "F7")[0].verdict == "not run"
 
 
-def test_the_page_says_what_was_trained_too_briefly_and_shows_the_papers_numbers_as_of_another_scale():
+def test_the_page_says_what_was_trained_too_briefly_and_shows_the_papers_numbers_as_of_another_scale(tmp_path):
     made = chapter(plain={"accuracy": 0.4}, ftt={"accuracy": 0.7})
-    assert "trained too briefly" not in section(made, [])
+    assert "trained too briefly" not in tables(made, tmp_path)
     for of_seed in made.networks["stuck", "ftt"].values():
         of_seed["clean"] = 0.8
-    page = section(made, [])
+    page = tables(made, tmp_path)
     assert "ResNet-20, FTT loses 0.100 of clean accuracy against the plain network" in page
     assert "0.400 ±" in page and "86.2 against 68.1 (paper, other scale)" in page
 
