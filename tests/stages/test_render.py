@@ -24,7 +24,6 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(render.figures, name, lambda *arguments: "")  # drawn elsewhere, and slow
     plan = {
         "scale": "smoke", "source": "embedded", "rows": ROWS, "ablation": {}, "factors": [], "study": {"tasks": []},
-        "ftt": {"networks": []},
         "tasks": {"mlp-mnist": {"rows": list(ROWS), "seeds": [0, 1]}}, "parameters": {"seeds": [0, 1]}, "budgets": {},
         "code": "0123456789abcdef", "ftt": {"networks": []},
     }  # fmt: skip
