@@ -37,8 +37,13 @@ TASKS = {
     "vgg11-cifar10": Task("cifar10", {"network": "vgg"}, "VGG-11, CIFAR-10", "e", True),
     **{
         f"preact{depth}-cifar10": Task(
-            "cifar10", {"network": "preact_resnet", "depth": depth}, f"PreAct-ResNet-{depth}, CIFAR-10", panel, True,
-            family="deep" if depth > 18 else "", cost=depth / 9,
+            "cifar10",
+            {"network": "preact_resnet", "depth": depth},
+            f"PreAct-ResNet-{depth}, CIFAR-10",
+            panel,
+            True,
+            family="deep" if depth > 18 else "",
+            cost=depth / 9,
         )
         for depth, panel in ((18, "f"), (50, "g"), (152, "h"))
     },

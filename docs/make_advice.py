@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python docs/make_advice.py        (a quarter of an hour on one core; a killed run goes on)
 
-Three networks on scikit-learn's digits (1,000 to train, 300 to choose, 497 to report), three seeds, log-normal drift. A
-score is the accuracy, its mean over σ = 0, 0.3, … 1.5 and at σ = 0 alone. What is measured is kept in advice.json beside
-the page.
+Three networks on scikit-learn's digits (1,000 to train, 300 to choose, 497 to report), three seeds, log-normal
+drift. A score is the accuracy, its mean over σ = 0, 0.3, … 1.5 and at σ = 0 alone. What is measured is kept in
+advice.json beside the page.
 """
 
 import json
@@ -120,8 +120,9 @@ def main() -> None:
                     levels=LEVELS, draws=10, progress=False, sites=() if not rate else None,
                 )  # fmt: skip
                 given = result.model if given is None else given
-                curves = result.comparison.curves["hardened"], evaluate(
-                    result.model, test, levels=LEVELS, draws=20, seed=seed, progress=False
+                curves = (
+                    result.comparison.curves["hardened"],
+                    evaluate(result.model, test, levels=LEVELS, draws=20, seed=seed, progress=False),
                 )
                 found[f"{name}/{seed}/{run}"] = [[round(float(x), 4) for x in (c.area, c.mean[0])] for c in curves]
                 write_json(FILE, found)

@@ -79,7 +79,10 @@ class Stage:
         for label, line, seconds in tqdm(_parallel(jobs), desc=self.name, total=len(jobs), unit="item", disable=None):
             lines[label] = seconds
             tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
-        write_text(Path("data/timings") / f"{self.name}{part and '-' + part}.json", json.dumps(lines, indent=1, sort_keys=True) + "\n")
+        write_text(
+            Path("data/timings") / f"{self.name}{part and '-' + part}.json",
+            json.dumps(lines, indent=1, sort_keys=True) + "\n",
+        )
         print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
 
 

@@ -59,8 +59,9 @@ def measured(stage: Stage, item: Item, trained: Trained) -> dict:
             rates = [strike_rate(of["level"], place.fan_in) for place in places(network)]
             found[name]["strike_rate"] = _mean(rates)
     clean = on_devices(network, parts["test"], any_fault("lognormal"), [0.0], 1, (), "all")
-    return {"parameters": parameters, "macs": macs, "clean": float(clean[0, 0]), "faults": found, "about": trained.about,
-            "specification": trained.specification, "data": {**images.about, "classes": images.classes}}  # fmt: skip
+    return {"parameters": parameters, "macs": macs, "clean": float(clean[0, 0]), "faults": found,
+            "about": trained.about, "specification": trained.specification,
+            "data": {**images.about, "classes": images.classes}}  # fmt: skip
 
 
 def _mean(values: list[float]) -> float:

@@ -78,7 +78,9 @@ def search(stage: Stage, item: Item) -> str:
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         parts = load_images(item).standardised(stage.device)
-        write_json(folder / "found.json", (_alone if item["search"] == "alone" else _found)(stage, item, parts, checkpoint))
+        write_json(
+            folder / "found.json", (_alone if item["search"] == "alone" else _found)(stage, item, parts, checkpoint)
+        )
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
     place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)

@@ -242,7 +242,7 @@ class Budget(Settings):
 
 
 class FttNetworks(Settings):
-    """channels, cells and nodes of the searched networks; resnet: channels of ResNet-20; mobile: MobileNet-V2's width."""
+    """channels, cells, nodes of the searched networks; resnet, mobile: channels of ResNet-20, width of MobileNet-V2."""
 
     channels: Positive
     cells: Annotated[StrictInt, Field(ge=2, le=100)]
@@ -770,7 +770,9 @@ def _wrong_search(key: str, settings: Any) -> list[str]:
             lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
         return lines
     if found.strategy == "gp" and found.initial >= found.trials:
-        return [f"{key}: initial = {found.initial}: must be less than trials = {found.trials}, or every trial is random"]
+        return [
+            f"{key}: initial = {found.initial}: must be less than trials = {found.trials}, or every trial is random"
+        ]
     return []
 
 

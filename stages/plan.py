@@ -294,8 +294,9 @@ class Planner:
         recipe = Recipe(**{**p.recipe.model_dump(), **settings.shared.model_dump(exclude_none=True)}).model_dump()
         count = 0 if search == "alone" else settings.networks if search == "ftt-nas" else 1
         shared = [
-            {**common, "label": f"shared network {seed} {fault} alpha {common['alpha']}", "seed": seed, "recipe": recipe,
-             "network": shape, "controller": alpha_reward if settings.strategy == "reinforce" else None}
+            {**common, "label": f"shared network {seed} {fault} alpha {common['alpha']}", "seed": seed,
+             "recipe": recipe, "network": shape,
+             "controller": alpha_reward if settings.strategy == "reinforce" else None}
             for seed in range(count)
         ]  # fmt: skip
         strategy = {"strategy": settings.strategy, "candidates": settings.candidates, "batch": settings.batch,
@@ -385,14 +386,16 @@ class Planner:
                 "strategies": {name: titles[name] for name in p.study_names() if name in p.studies.strategies},
                 "options": {name: titles[name] for name in p.study_names() if name in p.studies.options},
                 "unsearched": UNSEARCHED,
-                "sigmas": {t: sigma_grid(p.studies.sigma_max, p.budget(t).evaluate.sigma_step) for t in p.studies.tasks},
+                "sigmas": {
+                    task: sigma_grid(p.studies.sigma_max, p.budget(task).evaluate.sigma_step)
+                    for task in p.studies.tasks
+                },
             },
             "ftt": self.rendered_ftt(),
             "parameters": p.model_dump(mode="json", exclude={"scales", "studies", "parallel", "sigma_max"}),
             "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},
             "code": self.code("stages/render.py", *(f"bayesft/methods/{p.row(name).method}.py" for name in p.methods)),
         }  # fmt: skip
-
 
     def rendered_ftt(self) -> dict:
         """What the chapter on fault-tolerant training shows."""

@@ -49,7 +49,19 @@ def trained(stage: Stage, item: Item) -> tuple[Path, str]:
 
 
 # What decides the networks of an item, and not only in which order or under which name it is made.
-DECIDES = ("code", "task", "seed", "data", "images", "pixels", "specification", "recipe", "drift", "granularity", "bounds")
+DECIDES = (
+    "code",
+    "task",
+    "seed",
+    "data",
+    "images",
+    "pixels",
+    "specification",
+    "recipe",
+    "drift",
+    "granularity",
+    "bounds",
+)
 
 
 def searched(stage: Stage, item: Item) -> SearchResult:

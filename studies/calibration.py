@@ -317,6 +317,7 @@ def which_layers(study: Study, task: str, rows: Iterable[str], seeds: Iterable[i
     for seed in seeds:
         for row in rows:
             for name in known:
+
                 def chosen(c: Copies, of: str = name) -> np.ndarray:
                     return c.calibrated(layers=layer_choices(c.trained.networks()[0])[of])
 
@@ -443,7 +444,9 @@ def tables(lines: pd.DataFrame) -> str:
         cells: dict[str, dict[str, str]] = {}
         for (row, *names), group in of.groupby(["row", *by], sort=False):
             values = group.pivot(index="seed", columns="level", values="accuracy")
-            area = np.trapezoid(values, values.columns, axis=1) / np.ptp(values.columns) if values.shape[1] > 1 else values
+            area = (
+                np.trapezoid(values, values.columns, axis=1) / np.ptp(values.columns) if values.shape[1] > 1 else values
+            )
             e = estimate(np.asarray(area, float).reshape(-1, 1))
             name = " · ".join(f"{n:g}" if isinstance(n, float) else n for n in names)
             clean = f" (σ = 0: {values[0.0].mean():.3f})" if question != "faults" and 0.0 in values else ""
@@ -451,7 +454,9 @@ def tables(lines: pd.DataFrame) -> str:
             cells.setdefault(name, {})[row] = _shown(e.mean, e.half_width) + clean + count
         table = pd.DataFrame(cells).T.fillna("–")
         lines_of = ["| setting | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
-        lines_of += [f"| {name} | " + " | ".join(values) + " |" for name, values in zip(table.index, table.values, strict=True)]
+        lines_of += [
+            f"| {name} | " + " | ".join(values) + " |" for name, values in zip(table.index, table.values, strict=True)
+        ]
         parts.append("\n".join([head, "", *lines_of]))
     return "\n\n".join(parts) + "\n"
 

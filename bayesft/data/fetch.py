@@ -93,9 +93,7 @@ def fetch_mirrored(name: str, folder: Path, mirror: str | None, set_name: str, p
     return target if _kept_or_mirrored(target, mirror, set_name, problem, []) else None
 
 
-def _kept_or_mirrored(
-    target: Path, mirror: str | None, set_name: str, problem: Problem, failures: list[str]
-) -> bool:
+def _kept_or_mirrored(target: Path, mirror: str | None, set_name: str, problem: Problem, failures: list[str]) -> bool:
     """Whether the file `target` is there or the mirror has it. What was tried in vain is added to `failures`."""
     if target.is_dir():
         shutil.rmtree(target)
@@ -322,9 +320,7 @@ def _blocks(place: str | Path) -> Iterator[bytes]:
             return
         with urllib.request.urlopen(place, timeout=TIMEOUT_S) as response:
             length, name = response.headers.get("Content-Length"), place.rsplit("/", 1)[-1]
-            with tqdm(
-                desc=name, total=int(length) if length else None, unit="B", unit_scale=True, leave=False
-            ) as bar:
+            with tqdm(desc=name, total=int(length) if length else None, unit="B", unit_scale=True, leave=False) as bar:
                 while block := response.read(1 << 18):
                     yield block
                     bar.update(len(block))

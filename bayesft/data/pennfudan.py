@@ -105,7 +105,9 @@ def read_verified(path: Path) -> dict[str, bytes]:
                     raise Damaged(f"{path}: the archive {problem} {wrong[0]}{more}")
             for name, digest in expected.items():
                 if archive.getinfo(name).file_size > LARGEST:
-                    raise Damaged(f"{path}: {name} has {archive.getinfo(name).file_size} bytes, at most {LARGEST} are allowed")
+                    raise Damaged(
+                        f"{path}: {name} has {archive.getinfo(name).file_size} bytes, at most {LARGEST} are allowed"
+                    )
                 try:
                     members[name] = archive.read(name)
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -118,7 +118,12 @@ class DetectionProblem(Problem):
         return detection_sites(self.fresh(), self.train.images.rows[0])
 
     def scores(
-        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple[Any, ...], objective: str = "accuracy"
+        self,
+        model: nn.Module,
+        sigmas: Sequence[float],
+        draws: Sequence[int],
+        key: tuple[Any, ...],
+        objective: str = "accuracy",
     ) -> Tensor:
         """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3): (S, T)."""
         if objective != "accuracy":

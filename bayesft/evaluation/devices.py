@@ -68,13 +68,17 @@ def on_devices(
         each = []
         for draw in range(devices):
             if how == "channels":
-                with torch.no_grad(), calibrated_copy(
-                    network, reference, examples, fault, level, key, draw, parameters
-                ) as device:
+                with (
+                    torch.no_grad(),
+                    calibrated_copy(network, reference, examples, fault, level, key, draw, parameters) as device,
+                ):
                     each.append(_accuracy(device, test))
             else:
-                each.append(_with_device(network, fault, level, key, draw, parameters,
-                                         lambda device: _accuracy(reestimate_batch_norm(device, examples), test)))  # fmt: skip
+
+                def measured(device: nn.Module) -> float:
+                    return _accuracy(reestimate_batch_norm(device, examples), test)
+
+                each.append(_with_device(network, fault, level, key, draw, parameters, measured))
         rows.append(np.array(each))
     return np.stack(rows)
 
@@ -111,9 +115,7 @@ def _pooled(
     def statistics(device: nn.Module) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in reestimate_batch_norm(device, examples).named_buffers()}
 
-    each = [
-        _with_device(network, fault, level, (*key, "pool"), draw, parameters, statistics) for draw in range(POOL)
-    ]
+    each = [_with_device(network, fault, level, (*key, "pool"), draw, parameters, statistics) for draw in range(POOL)]
     pooled = deepcopy(network)
     for name, buffer in pooled.named_buffers():
         if buffer.is_floating_point():

@@ -72,9 +72,7 @@ class Pictures:
             return {"boxes": boxes, "scores": scores, "masks": unpacked(masks, image)}
 
         detections = {
-            row: [
-                [found(f"{i}.{r}.{s}", image) for i, image in enumerate(images)] for s in range(len(about["sigmas"]))
-            ]
+            row: [[found(f"{i}.{r}.{s}", image) for i, image in enumerate(images)] for s in range(len(about["sigmas"]))]
             for r, row in enumerate(about["rows"])
         }
         return cls(images, truths, about["sigmas"], detections)

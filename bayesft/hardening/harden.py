@@ -194,7 +194,8 @@ def harden(
         alpha: of "ftt".
         search: arguments of `tune`, such as {"trials": 8}; {} for its defaults; None for no search. Names of its
             `space` can be rate, level, lr and the names of sites, and with "ftt" alpha, level and lr; without a space,
-            rate and level, or alpha and level from 1/4 to twice `level`, are searched. The best trial's network is the hardened one.
+            rate and level, or alpha and level from 1/4 to twice `level`, are searched. The best trial's network is
+            the hardened one.
         plain: also train a network without faults and dropout: the control.
         recipe: epochs, batch size, step size. Without it, `FINE_TUNING` for a network, `SCRATCH` for a function.
         loss: (outputs, targets) to a scalar. Without it: cross entropy of logits.
@@ -390,7 +391,15 @@ class _Plan:
         return {
             "data": fingerprint(Batches(self.task.data, seed), Batches(validation, seed)),
             "weights": fingerprint(self.task.start.state_dict()),
-            "settings": [self.recipe.model_dump(), rate, float(self.level), repr(self.fault), self.names, seed, self.alpha],
+            "settings": [
+                self.recipe.model_dump(),
+                rate,
+                float(self.level),
+                repr(self.fault),
+                self.names,
+                seed,
+                self.alpha,
+            ],
             "where": self.where if isinstance(self.where, str) else "chosen",
             "loss of the first batch": f"{value:.3g}",
             "key": key,

@@ -135,4 +135,3 @@ class Method:
             )
         about = self.about(problem, values)
         return {self.name: Trained.of(model, problem.specification, epochs=problem.recipe.epochs, **about)}
-

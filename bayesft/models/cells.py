@@ -222,7 +222,9 @@ class CellNetwork(nn.Module):
 class SharedNetwork(CellNetwork):
     """A network with every operation of a space on every edge. `child` gives one architecture of it."""
 
-    def __init__(self, stem: nn.Module, cells: nn.ModuleList, head: nn.Module, divisor: int, reducing: tuple[bool, ...]):
+    def __init__(
+        self, stem: nn.Module, cells: nn.ModuleList, head: nn.Module, divisor: int, reducing: tuple[bool, ...]
+    ):
         super().__init__(stem, cells, head, divisor)
         self.reducing = reducing
 

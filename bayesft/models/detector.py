@@ -118,9 +118,7 @@ def _slim(size: int) -> MaskRCNN:
 
 
 def _resnet(backbone: str, size: int) -> MaskRCNN:
-    pyramid = resnet_fpn_backbone(
-        backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
+    pyramid = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
     return MaskRCNN(
         pyramid,
         CLASSES,

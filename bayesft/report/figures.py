@@ -278,7 +278,9 @@ def _found(ax, truth: Scene, found: Mapping[str, Any], colour, scale: float) -> 
         spine.set_visible(False)
 
 
-def _place(x1: float, y1: float, x2: float, y2: float, size: tuple[Any, ...], room: tuple[Any, ...], taken: list[Any]) -> tuple[float, float]:
+def _place(
+    x1: float, y1: float, x2: float, y2: float, size: tuple[Any, ...], room: tuple[Any, ...], taken: list[Any]
+) -> tuple[float, float]:
     """The corner of a box's score: inside the image, and at the first end of the box where no other score is."""
     (w, h), (width, height) = size, room
     ends = [(x, y) for y in (y1 - h, y2, y1, y2 - h, (y1 + y2 - h) / 2) for x in (x1, x2 - w)]

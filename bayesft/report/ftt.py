@@ -215,7 +215,9 @@ def findings(chapter: Chapter) -> list[Finding]:
     """The verdict of every comparison of every claim."""
     found = [_look(chapter, claim, comparison) for claim in CLAIMS for comparison in claim.comparisons]
     corrected = holm([each.p for each in found])
-    return [replace(each, corrected=float(p), **_decided(each, float(p))) for each, p in zip(found, corrected, strict=True)]
+    return [
+        replace(each, corrected=float(p), **_decided(each, float(p))) for each, p in zip(found, corrected, strict=True)
+    ]
 
 
 def verdict(of: Sequence[Finding]) -> str:
@@ -332,7 +334,8 @@ def _counts(chapter: Chapter, fault: str) -> str:
     of = [each for key in chapter.under(fault) for each in chapter.networks[key].values()]
     seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    return f"{count} seed{'s' * (max(seeds) > 1)}, {len(of[0]['faults'][fault]['accuracy'][0])} devices; bands: 95 % over seeds, or devices"
+    devices = len(of[0]["faults"][fault]["accuracy"][0])
+    return f"{count} seed{'s' * (max(seeds) > 1)}, {devices} devices; bands: 95 % over seeds, or devices"
 
 
 def figure_cells(chapter: Chapter, folder: Path) -> None:
@@ -378,7 +381,7 @@ def _told(content: Mapping[str, Any]) -> str:
 
 
 def figure_ranks(chapter: Chapter, folder: Path) -> bool:
-    """Rewards of architectures under two shared networks, and under one against training alone; whether there are any."""
+    """Rewards of architectures under two shared networks, and one against training alone; whether there are any."""
     gated = {key: content for key, content in chapter.searches.items() if content.get("gate")}
     if not gated:
         return False
@@ -451,8 +454,8 @@ def draw(chapter: Chapter, folder: Path) -> list[str]:
 
 
 CAPTIONS = {
-    "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch norm "
-    "calibrated on each device.",
+    "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch "
+    "norm calibrated on each device.",
     "ftt_cells": "The cells that were found.",
     "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
     "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
@@ -469,8 +472,8 @@ def section(chapter: Chapter, folder: Path) -> str:
     return "\n\n".join([
         "## Fault-tolerant training and architecture search (FTT-NAS)",
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
-        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} claims: "
-        f"{counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
+        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} "
+        f"claims: {counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
         *(f"**Search {search} under {NAMES[fault]}: {_told(content)}.**"
           for (fault, search), content in chapter.searches.items() if content.get("gate")),
         *_undertrained(chapter),
@@ -491,14 +494,22 @@ def tables(chapter: Chapter, folder: Path) -> str:
     if "mibb" in levels:
         parts.append(
             f"MiBB strikes a sum the more often the more products it has. Its level is p_m = "
-            f"{levels['mibb']['at_20_channels']:g} at {CHANNELS} channels, as published, and {levels['mibb']['level']:g} "
-            f"at the {channels} channels of this run. Depthwise and 1 × 1 convolutions sum few products: they win under "
-            "this fault by its definition."
+            f"{levels['mibb']['at_20_channels']:g} at {CHANNELS} channels, as published, and "
+            f"{levels['mibb']['level']:g} at the {channels} channels of this run. Depthwise and 1 × 1 convolutions sum "
+            "few products: they win under this fault by its definition."
         )
     for name in (name for name in CAPTIONS if (folder / f"{name}.png").exists()):
         parts += [f"![{CAPTIONS[name]}](figures/{name}.png)", f"*{CAPTIONS[name]}* [PDF](figures/{name}.pdf)"]
-    parts += ["### Accuracy under faults", _accuracy_table(chapter), *_undertrained(chapter), "### Claims", _claims_table(chapter)]
-    parts += ["F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."]
+    parts += [
+        "### Accuracy under faults",
+        _accuracy_table(chapter),
+        *_undertrained(chapter),
+        "### Claims",
+        _claims_table(chapter),
+    ]
+    parts += [
+        "F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."
+    ]
     for (fault, search), content in chapter.searches.items():
         said = _told(content)
         parts.append(f"{search} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
@@ -543,7 +554,9 @@ def _shown(values: np.ndarray | None) -> str:
     if values is None:
         return "–"
     found = estimate(values)
-    width = "" if math.isnan(found.half_width) else f" ± {found.half_width:.3f}" + ("°" if found.over != "seeds" else "")
+    width = (
+        "" if math.isnan(found.half_width) else f" ± {found.half_width:.3f}" + ("°" if found.over != "seeds" else "")
+    )
     return f"{found.mean:.3f}{width}"
 
 

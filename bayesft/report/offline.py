@@ -76,9 +76,7 @@ def chart(task: str, result: TaskResults, gain: bool) -> str:
         y=alt.Y("low:Q").title(name), y2="high:Q",
         opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0)),
     )  # fmt: skip
-    line = base.mark_line().encode(
-        y=y, opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
-    )
+    line = base.mark_line().encode(y=y, opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08)))
     tips = ["method:N", alt.Tooltip("sigma:Q", title="σ"), alt.Tooltip("mean:Q", title=name, format=".3f"),
             alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f"), "over:N", "epochs:Q"]  # fmt: skip
     point = base.mark_point(filled=True, size=35).encode(

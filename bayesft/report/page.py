@@ -260,5 +260,3 @@ def metrics(tasks: Mapping[str, TaskResults]) -> dict[str, Any]:
         return {name: round(e.mean, 4) for name, e in measured.items() if e is not None}
 
     return {task: {row: found(result, row) for row in result.rows()} for task, result in tasks.items()}
-
-

@@ -49,7 +49,10 @@ class TaskResults:
 
     @classmethod
     def gather(
-        cls, files: Mapping[int, dict[str, Any]], shown: Mapping[str, Row] = MappingProxyType({}), end: float | None = None
+        cls,
+        files: Mapping[int, dict[str, Any]],
+        shown: Mapping[str, Row] = MappingProxyType({}),
+        end: float | None = None,
     ) -> "TaskResults":
         """From the results of each seed: the content of its file.
 
@@ -295,7 +298,7 @@ def show(e: Estimate | None, sign: str = "", missing: str = "–") -> str:
 
 
 def seeds(e: Estimate) -> str:
-    """"1 seed" or "2 seeds" where an estimate has so few, else ""."""
+    """The words "1 seed" or "2 seeds" where an estimate has so few, else nothing."""
     count = e.count if e.over == "seeds" else 1
     return "" if count >= FEW else f"{count} seed{'s' * (count > 1)}"
 

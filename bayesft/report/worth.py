@@ -197,7 +197,11 @@ class Study:
 def figure_study(studies: Mapping[str, Study], folder: Path) -> str:
     """Left: accuracy against the epochs that a search spent. Right: what each option gains over the reference."""
     figure, axes = plt.subplots(
-        len(studies), 2, figsize=(PAGE, 2.9 * len(studies) + 0.6), squeeze=False, layout="constrained",
+        len(studies),
+        2,
+        figsize=(PAGE, 2.9 * len(studies) + 0.6),
+        squeeze=False,
+        layout="constrained",
         width_ratios=(4, 3),
     )
     for (left, right), (task, study) in zip(axes, studies.items(), strict=True):
@@ -228,9 +232,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path) -> str:
             )  # fmt: skip
         right.set_yticks(range(len(others)), list(reversed(others)), fontsize=7)
         right.axvline(0, color="0.3", lw=1)
-        right.set(
-            xlabel=f"gain over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4)
-        )
+        right.set(xlabel=f"gain over “{study.reference}”, paired by seed", ylim=(-0.6, len(others) - 0.4))
         titled(right, "whole searches", study.intervals())
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, handlelength=3)

@@ -95,9 +95,7 @@ def search(
     log = Log(problem, settings, name)
     if log.trials:
         tqdm.write(f"{problem.label(name)}: resuming after trial {len(log.trials)} of {settings.trials}")
-    bar = tqdm(
-        total=settings.trials, initial=len(log.trials), desc=problem.label(name), unit="trial", disable=None
-    )
+    bar = tqdm(total=settings.trials, initial=len(log.trials), desc=problem.label(name), unit="trial", disable=None)
     with workers(settings.batch, n_jobs) as run:
         for start in range(0, settings.trials, settings.batch):
             points = optimizer.ask(min(settings.batch, settings.trials - start))

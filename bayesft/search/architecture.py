@@ -273,7 +273,9 @@ class MeanReward:
 
 
 def halving(
-    architectures: Sequence[Architecture], train: Callable[[Architecture, int], float], rounds: Sequence[tuple[int, int]]
+    architectures: Sequence[Architecture],
+    train: Callable[[Architecture, int], float],
+    rounds: Sequence[tuple[int, int]],
 ) -> tuple[Architecture, dict[str, list[float]]]:
     """Successive halving with networks that are trained alone: the best few of a round train longer in the next.
 

@@ -22,13 +22,19 @@ BAND = 0.2  # of the multiply-accumulates, on either side, counts as equal size
 
 
 def of_its_size(
-    found: Architecture, space: Space, settings: Mapping[str, Any], preprocess: int, image: tuple[int, ...], seed: int,
+    found: Architecture,
+    space: Space,
+    settings: Mapping[str, Any],
+    preprocess: int,
+    image: tuple[int, ...],
+    seed: int,
     samples: int = 200,
 ) -> dict[str, dict[str, Any]]:
     """Networks by name, as `build` takes them: the found one, three random ones and the largest one within `BAND`.
 
-    `samples` random architectures are looked at. The largest has the most parameters of the random architectures within the band. Where fewer than three lie in it,
-    those nearest to it count. ResNet-20 and MobileNet-V2 have the width at which they come nearest.
+    `samples` random architectures are looked at. The largest has the most parameters of those within the
+    band. Where fewer than three lie in it, those nearest to it count. ResNet-20 and MobileNet-V2
+    have the width at which they come nearest.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "architectures of a size"))
     target = size(build(cells(str(found), settings, preprocess)), image)[1]

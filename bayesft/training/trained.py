@@ -75,7 +75,12 @@ class Problem:
         return model.to(self.train.labels.device)
 
     def scores(
-        self, model: nn.Module, sigmas: Sequence[float], draws: Sequence[int], key: tuple[Any, ...], objective: str = "accuracy"
+        self,
+        model: nn.Module,
+        sigmas: Sequence[float],
+        draws: Sequence[int],
+        key: tuple[Any, ...],
+        objective: str = "accuracy",
     ) -> Tensor:
         """The score of drifted copies of `model` on the validation part.
 

@@ -59,7 +59,9 @@ def test_quantised_steps_are_plain_steps_of_the_quantised_network():
     quantised = quantise_(network(), 4)
     assert equal(step(ftt_gradient(StuckCells(), 0.1, 0.0, bits=4)), step(plain_gradient, quantised))
     assert not equal(step(ftt_gradient(StuckCells(), 0.1, 0.0)), step(plain_gradient, quantised))
-    changed = {name for name, theta in network().named_parameters() if not torch.equal(theta, quantised.get_parameter(name))}
+    changed = {
+        name for name, theta in network().named_parameters() if not torch.equal(theta, quantised.get_parameter(name))
+    }
     assert changed == set(quantised_weights(network(), 4)) == {"0.weight", "3.weight", "8.weight"}
     assert torch.equal(Quantise(bits=4).perturb(quantised[0].weight, 0, None), quantised[0].weight)
 
@@ -132,7 +134,9 @@ def test_it_helps_under_the_fault_that_it_is_trained_for():
     test = patterns(160, part=1, side=SIDE, noise=1.0)
     found = {}
     for alpha in (0.0, 0.7):
-        model = fit(network(), data, recipe, seed=0, label="x", gradient=ftt_gradient(fault, level, alpha, "convolutions"))
+        model = fit(
+            network(), data, recipe, seed=0, label="x", gradient=ftt_gradient(fault, level, alpha, "convolutions")
+        )
         found[alpha] = monte_carlo(
             model, *test, accuracy_score, fault, level, range(30), ("test",), "convolutions"
         ).mean()

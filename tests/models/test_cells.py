@@ -92,7 +92,10 @@ def test_the_number_of_architectures():
 
 
 def test_a_sample_has_every_operation_and_input_alike_often():
-    space, draws = Space(2, ("skip", "conv1", "sep3")), [Space(2, ("skip", "conv1", "sep3")).sample(generator(i)) for i in range(300)]
+    space, draws = (
+        Space(2, ("skip", "conv1", "sep3")),
+        [Space(2, ("skip", "conv1", "sep3")).sample(generator(i)) for i in range(300)],
+    )
     ops = [op for found in draws for place in space.edges() for op in [_at(found, place)[1]]]
     for op in space.operations:
         assert ops.count(op) / len(ops) == pytest.approx(1 / 3, abs=0.05)
@@ -148,6 +151,7 @@ def test_every_operation_keeps_its_channels_and_halves_the_size(op, stride):
 
 def test_an_operation_of_ones_own_stands_on_an_edge():
     try:
+
         @operation("conv7")
         def conv7(channels, stride, norm):
             return nn.Sequential(nn.Conv2d(channels, channels, 7, stride, 3), norm(channels))

@@ -94,7 +94,9 @@ class Clone:
 
     def models(self) -> dict[str, bytes]:
         """The bytes of every trained network."""
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.glob("data/models/*/*/*.safetensors")}
+        return {
+            str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.glob("data/models/*/*/*.safetensors")
+        }
 
 
 def stages_run(output: str) -> list[str]:

@@ -40,8 +40,8 @@ def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
 def test_repro_makes_every_figure_and_table(clone):
     clone.run("dvc", "repro")
     report = clone.folder / "reports/smoke-embedded"
-    figures = ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3j", "figure4", "search", "tuned", "study",
-               "landscape")  # fmt: skip
+    figures = ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3j", "figure4", "search", "tuned",
+               "study", "landscape")  # fmt: skip
     for figure in figures:
         for suffix in ("png", "pdf"):
             assert (report / f"figures/{figure}.{suffix}").stat().st_size > 5_000, figure

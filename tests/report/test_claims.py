@@ -18,6 +18,7 @@ DATA = {"name": "MNIST", "source": "official", "classes": 10,
 
 def task(rows: dict[str, list[float]], end: float | None = 1.0, clean: float = 0.9, **about) -> TaskResults:
     """Results on one task: each row's area by seed is that of a line from `clean` to what gives it."""
+
     def curve(area: float) -> list[list[float]]:
         return [[clean] * 2, [2 * area - clean - 0.01, 2 * area - clean + 0.01]]  # two draws
 

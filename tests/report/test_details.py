@@ -51,7 +51,8 @@ def whole(results, ablations):
 def test_page_says_what_the_numbers_are(whole, results):
     band = "95 % interval over 4 drift draws (1 seed: 0)"
     assert whole.startswith(
-        "# BayesFT, reproduced: all tables\n\n- data: digits (embedded), 997 train / 300 validation / 1,500 test images\n"
+        "# BayesFT, reproduced: all tables\n\n"
+        "- data: digits (embedded), 997 train / 300 validation / 1,500 test images\n"
         "- scale: quick; training seed 0\n\n"
     )
     assert whole.count(f"mean ± {band}") == 6  # two tasks, two factors of two ablations

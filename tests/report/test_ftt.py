@@ -8,8 +8,11 @@ from bayesft.report.ftt import CLAIMS, Chapter, findings, tables, verdict
 DATA = {"name": "shapes", "source": "embedded", "classes": 10, "images_used": {"train": 10, "validation": 5, "test": 5}}
 
 
-def measured(accuracy: float, macs: int = 1_000_000, seed: int = 0, calibrated: float | None = None, under=("stuck",)) -> dict:
+def measured(
+    accuracy: float, macs: int = 1_000_000, seed: int = 0, calibrated: float | None = None, under=("stuck",)
+) -> dict:
     """One network: accuracy under each fault's own level, three devices, a little spread."""
+
     def devices(mean: float) -> list[float]:
         return [mean + 0.01 * (seed - 1) + d for d in (-0.01, 0.0, 0.01)]
 

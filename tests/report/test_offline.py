@@ -49,7 +49,8 @@ def test_a_browser_draws_every_chart_and_asks_nothing_of_the_network(text, tmp_p
     page.write_text(text, encoding="utf-8")
     shown = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--dump-dom", page.as_uri()],
+         "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}",
+         "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
     assert len(re.findall(r'<svg[^>]* class="marks"', shown)) == 2 * 2 and 'data-ready="4"' in shown

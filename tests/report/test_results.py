@@ -36,9 +36,7 @@ def file(accuracies: dict[str, list], about: dict | None = None) -> dict:
     return {"sigmas": [0.0, 1.0], "data": DATA, "rows": rows}
 
 
-ONE_SEED = gather(
-    {4: file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]], "bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]})}
-)
+ONE_SEED = gather({4: file({"erm": [[0.9, 0.9, 0.9], [0.3, 0.4, 0.5]], "bayesft": [[0.8, 0.8, 0.8], [0.5, 0.6, 0.7]]})})
 TWO_SEEDS = gather(
     {
         1: file({"erm": [[0.8, 1.0], [0.5, 0.7]], "bayesft": [[0.9, 0.9], [0.8, 1.0]]}),

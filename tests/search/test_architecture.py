@@ -86,7 +86,9 @@ def test_a_killed_search_asks_for_the_same_candidates(strategy, tmp_path):
 
 def test_the_number_of_processes_changes_nothing():
     settings = ArchitectureSearch(candidates=8, batch=4, top=2)
-    assert search_architectures(SPACE, skips, settings, n_jobs=2) == search_architectures(SPACE, skips, settings, n_jobs=1)
+    assert search_architectures(SPACE, skips, settings, n_jobs=2) == search_architectures(
+        SPACE, skips, settings, n_jobs=1
+    )
 
 
 def test_the_best_by_fresh_draws_is_chosen_among_the_top():
@@ -180,7 +182,9 @@ def test_controls_have_the_size_of_the_found_one():
 
 def test_the_gate_tells_agreement_from_none():
     def noise(seed):
-        return lambda a, d: (float(torch.rand((), generator=torch.Generator().manual_seed(hash(str(a)) % 10**6 + seed))),) * 2
+        return lambda a, d: (
+            (float(torch.rand((), generator=torch.Generator().manual_seed(hash(str(a)) % 10**6 + seed))),) * 2
+        )
 
     def worth(pair):
         return pair[0]

@@ -69,7 +69,9 @@ def test_every_stage_but_the_plan_depends_on_its_fingerprint_in_the_plan():
 
 def test_the_code_of_a_stage_is_what_it_imports_on_the_way():
     found = code.code_of(["stages/train.py", "bayesft/methods/awp.py"])
-    assert {"stages/train.py", "stages/common.py", "bayesft/search/surrogate.py", "bayesft/methods/awp.py"} <= set(found)
+    assert {"stages/train.py", "stages/common.py", "bayesft/search/surrogate.py", "bayesft/methods/awp.py"} <= set(
+        found
+    )
     assert not any(file.startswith("bayesft/report/") for file in found)
     assert all(len(checksum) == 64 for checksum in found.values())
     assert "stages/parameters.py" not in found, "what it resolves is in the plan"

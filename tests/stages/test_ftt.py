@@ -41,7 +41,9 @@ def test_the_chapter_is_planned_at_every_scale(tmp_path, scale):
     planned = plan.Planner(p).fault_tolerance()
     json.dumps(planned)
     trained = {(item["fault"], item["row"]) for item in planned["ftt-train"]}
-    wanted = {("any" if ROWS[row].alike else fault, row) for fault, rows in p.ftt_budget().seeds.items() for row in rows}
+    wanted = {
+        ("any" if ROWS[row].alike else fault, row) for fault, rows in p.ftt_budget().seeds.items() for row in rows
+    }
     assert trained == wanted
     searched = {(item["fault"], item["search"]) for item in planned["ftt-search"]}
     assert {(fault, ROWS[row].search) for fault, row in trained if ROWS[row].search} == searched
@@ -104,7 +106,9 @@ def workspace(tmp_path_factory):
     write(folder, scale="smoke", parallel={"backend": "fork", "jobs": 1})
     generator, counts = torch.Generator().manual_seed(0), {"train": 64, "validation": 32, "test": 32}
     parts = {
-        name: Split(torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8), torch.arange(count) % 10)
+        name: Split(
+            torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8), torch.arange(count) % 10
+        )
         for name, count in counts.items()
     }
     os.chdir(folder)

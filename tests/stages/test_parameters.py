@@ -128,8 +128,11 @@ def test_searches_differ_in_what_the_methods_say():
         ("calibration/methods", ["erm", "erm"], "listed twice"),
         ("calibration/details/methods", ["em"], "no row: must be among"),
         ("calibration/details/tasks", ["maskrcnn-pennfudan"], "has no accuracy: leave it out"),
-        ("scales/quick/all/evaluate", {"sigma_step": 0.2, "draws": 6, "calibrated": {"sigma_step": 0.3, "draws": 2}},
-         "must be a multiple of 0.2"),
+        (
+            "scales/quick/all/evaluate",
+            {"sigma_step": 0.2, "draws": 6, "calibrated": {"sigma_step": 0.3, "draws": 2}},
+            "must be a multiple of 0.2",
+        ),
         ("scales/quick/mnist/evaluate/calibrated", {"sigma_step": 0.3, "draws": 11}, "must be at most 10"),
         ("drift/model", "mibb", "leave it out of tasks"),
         ("drift/model", "stuck", "sigma_max must be <= 1"),
