@@ -60,7 +60,7 @@ def test_layers_change_one_another():
     everything = p.scales["quick"]["all"]["train"]
     assert p.budget("vgg11-cifar10").train.lr == everything["lr"]
     assert p.budget("alexnet-cifar10").train.lr == 0.001 and p.budget("alexnet-cifar10").train.batch_size == 64
-    assert p.budget("preact152-cifar10").pixels == 16 and p.budget("preact18-cifar10").pixels is None
+    assert p.budget("preact152-cifar10").pixels == 16 and p.budget("vgg11-cifar10").pixels is None
 
 
 def test_what_depends_on_the_data_set_is_looked_up():
