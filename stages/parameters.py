@@ -579,7 +579,8 @@ def _wrong_ftt(p: Parameters, scale: str, budget: FttBudget) -> list[str]:
         if name in budget.evaluate.levels and not {0.0, 1.0} <= set(budget.evaluate.levels[name]):
             wrong.append(f"{where}.evaluate.levels.{name}: must have 0 and 1, the fault's own level")
         for row in budget.seeds.get(name, {}):
-            if FTT_ROWS[row].method not in p.methods and FTT_ROWS[row].method not in ("ftt", "drift_ftt"):
+            method = FTT_ROWS[row].method
+            if scale == p.scale and method not in (*p.methods, "ftt", "drift_ftt"):
                 wrong.append(f"{where}.seeds.{name}.{row}: needs the row {FTT_ROWS[row].method} of methods")
     if "lognormal" not in budget.evaluate.levels:
         wrong.append(f"{where}.evaluate.levels.lognormal: missing; rows are measured under it too")

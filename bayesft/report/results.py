@@ -193,8 +193,9 @@ class TaskResults:
 
     def devices(self, row: str) -> np.ndarray:
         """The curve of each device of each seed (curves, S). Draw t met device t modulo their number."""
-        count = self.devices_of(row)
-        return np.array([seed[:, i::count].mean(1) for seed in self.accuracy[row] for i in range(count)])
+        count, draws = self.devices_of(row), self.accuracy[row][0].shape[1]
+        met = range(min(count, draws))  # of few draws, some devices have none
+        return np.array([seed[:, i::count].mean(1) for seed in self.accuracy[row] for i in met])
 
     @property
     def chance(self) -> float | None:

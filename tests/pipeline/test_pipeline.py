@@ -40,7 +40,7 @@ def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
 def test_repro_makes_every_figure_and_table(clone):
     clone.run("dvc", "repro")
     report = clone.folder / "reports/smoke-embedded"
-    figures = ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3j", "figure4", "search", "tuned",
+    figures = ("figure1", "figure2", "figure3", "figure3a", "figure3e", "figure3j", "figure4", "gains", "tuned",
                "study", "landscape")  # fmt: skip
     for figure in figures:
         for suffix in ("png", "pdf"):
