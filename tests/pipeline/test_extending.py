@@ -44,7 +44,7 @@ def test_the_pages_method_task_and_fault_model_run(tmp_path):
     results = pd.read_csv(clone.folder / "reports/smoke-embedded/results.csv")
     assert set(results[results.task == "mlp-mnist"].row) == {"erm", "ftna", "uniform", "smoothing", "smoothing-tuned"}
     assert set(results[results.task == "wide-mnist"].row) == {"erm", "ftna", "uniform", "smoothing"}
-    page = (clone.folder / "reports/smoke-embedded/README.md").read_text(encoding="utf-8")
+    page = (clone.folder / "reports/smoke-embedded/details.md").read_text(encoding="utf-8")
     assert "label smoothing" in page and "wide MLP, handwritten digits" in page
     assert (clone.folder / "reports/smoke-embedded/figures/figure3k.png").stat().st_size > 5_000
     output = clone.run("dvc", "exp", "run", "-S", "drift.settings.largest_only=3", ok=False)
