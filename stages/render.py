@@ -34,6 +34,7 @@ from bayesft.tasks import ABLATIONS, DETECTION, range_of
 from stages.common import RESULTS, Item, Stage, run
 
 TIMINGS = Path("data/timings")
+Files = dict[str, dict[int, dict[str, Any]]]  # what an evaluation wrote, by row and seed
 BESIDE = ("report.html", "details.md", "provenance.json")
 VERSIONS = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "dvc",
@@ -47,14 +48,15 @@ def main() -> None:
     name, note = f"{plan['scale']}-{plan['source']}", f"scale: {plan['scale']}"
     folder = Path("reports") / name
     rows = rows_of(plan["rows"])
-    tasks = {task: _task(plan, task, rows) for task in plan["tasks"]}
+    files = {task: _files(of, task) for task, of in plan["tasks"].items()}
+    tasks = {task: _task(of, task, rows) for task, of in files.items()}
     ablations = {data: _ablation(plan, data) for data in plan["ablation"]}
     factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
     studies = {task: _study(plan, task, tasks[task].data) for task in plan["study"]["tasks"]}
     maps = Boundaries.load(Path("data/boundary.safetensors"))
     judged = judge(CLAIMS, {**tasks, **factors}, plan["budgets"])
     captions = _draw(plan, tasks, ablations, studies, maps, folder / "figures")
-    calibrated, chapter = _calibrated(tasks), _fault_tolerance(plan)
+    calibrated, chapter = _calibrated(tasks, files), _fault_tolerance(plan)
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
@@ -107,7 +109,7 @@ def _draw(
     captions["figure1"] = figures.figure_1(maps, folder, moons)
     if DETECTION in tasks and (of_pictures := _detections(plan, tasks[DETECTION], folder)):
         captions["figure4"] = of_pictures
-    if tuned := {task: result for task, result in tasks.items() if result.tuned() and result.measured}:
+    if tuned := {task: result for task, result in tasks.items() if result.tuned()}:
         captions["tuned"] = worth.figure_tuned(tuned, folder)
     if any(figures.best_apart(result) is not None for result in tasks.values()):
         captions["search"] = figures.figure_search(tasks, folder)
@@ -144,24 +146,27 @@ def _detections(plan: Item, result: TaskResults, folder: Path) -> str:
     return caption if part_of_report else ""
 
 
-def _task(plan: Item, task: str, rows: Mapping[str, Row]) -> TaskResults:
-    """The results of every row of a task that the plan names, over its seeds."""
-    named = plan["tasks"][task]
-    files = {
-        seed: [read_json(RESULTS / row / f"{task}-{seed}.json") for row in named["rows"]] for seed in named["seeds"]
+def _files(named: Mapping[str, Any], task: str) -> Files:
+    """What the evaluation wrote of every row of a task that the plan names, by row and seed."""
+    return {
+        row: {seed: read_json(RESULTS / row / f"{task}-{seed}.json") for seed in named["seeds"]}
+        for row in named["rows"]
     }
-    joined = {seed: _joined(contents, task) for seed, contents in files.items()}
-    return TaskResults.gather(joined, {row: rows[row] for row in named["rows"]}, range_of(task))
 
 
-def _calibrated(tasks: Mapping[str, TaskResults]) -> dict[str, Calibrated]:
+def _task(files: Files, task: str, rows: Mapping[str, Row]) -> TaskResults:
+    """The results of every row of a task, over its seeds."""
+    seeds = next(iter(files.values()))
+    joined = {seed: _joined((of_seed[seed] for of_seed in files.values()), task) for seed in seeds}
+    return TaskResults.gather(joined, {row: rows[row] for row in files}, range_of(task))
+
+
+def _calibrated(tasks: Mapping[str, TaskResults], files: Mapping[str, Files]) -> dict[str, Calibrated]:
     """The calibrated copies of the tasks that have some."""
     found = {}
     for task, result in tasks.items():
-        files = {row: {seed: read_json(RESULTS / row / f"{task}-{seed}.json") for seed in result.seeds}
-                 for row in result.rows()}  # fmt: skip
-        entries = {row: {seed: content["calibrated"] for seed, content in of_seed.items() if "calibrated" in content}
-                   for row, of_seed in files.items()}  # fmt: skip
+        entries = {row: {seed: content["calibrated"] for seed, content in files[task][row].items()
+                         if "calibrated" in content} for row in result.rows()}  # fmt: skip
         found[task] = Calibrated.gather(result, entries)
     return {task: of for task, of in found.items() if of is not None}
 

@@ -1,15 +1,41 @@
 """One pass of a network under a fault of any kind, through which gradients reach the network's own parameters."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesft.drift.copies import learning_through
 from bayesft.drift.faults import FaultModel
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.montecarlo import Copy, drifting, in_every_place
 from bayesft.drift.scope import Where
+
+
+@contextmanager
+def under_fault(
+    model: nn.Module, fault: FaultModel | FeatureFault, level: float, parameters: Where = "all"
+) -> Iterator[None]:
+    """`model` under a fault that is drawn anew, from the global generator, for a forward and a backward pass.
+
+    Args:
+        model: The network. It is as before on leaving, but for gradients: they are those of its own parameters.
+        fault: What happens to a parameter or an activation.
+        level: The fault level.
+        parameters: Which parameters a fault of weights meets, as in `scoped`.
+    """
+    thetas = drifting(model, parameters)
+    seed = int(torch.randint(2**62, ()))
+    if isinstance(fault, FeatureFault):
+        with struck(model, fault, level, (seed,), 0):
+            yield
+        return
+    generator = torch.Generator(next(iter(thetas.values())).device).manual_seed(seed)
+    with learning_through(thetas, lambda _, theta: fault.perturb(theta, level, generator)):
+        yield
 
 
 def faulty_outputs(

@@ -11,9 +11,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from bayesft.drift import FaultModel, FeatureFault, faulty_outputs
-from bayesft.drift.copies import learning_through
-from bayesft.drift.montecarlo import drifting
+from bayesft.drift import FaultModel, FeatureFault, under_fault
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.settings import Settings
 from bayesft.training import Gradient, Loss, Problem, plain_gradient
@@ -21,7 +19,9 @@ from bayesft.training import Gradient, Loss, Problem, plain_gradient
 HIGHEST = 2.0  # of σ_train: there the mean factor of a weight is seven
 
 
-def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise: float = 0.0) -> Gradient:
+def drift_gradient(
+    fault: FaultModel | FeatureFault, sigma_train: float, parameters: str, rise: float = 0.0
+) -> Gradient:
     """The gradient of the loss of one drifted copy, drawn anew at each step.
 
     Args:
@@ -38,14 +38,7 @@ def drift_gradient(fault: FaultModel, sigma_train: float, parameters: str, rise:
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
         bound = sigma_train * min(1.0, progress / rise) if rise else sigma_train
         sigma = float(torch.rand(()) * bound)
-        if isinstance(fault, FeatureFault):
-            value = loss(faulty_outputs(model, x, fault, sigma, parameters), y)
-            value.backward()
-            return value.detach()
-        thetas = drifting(model, parameters)
-        device = next(iter(thetas.values())).device
-        generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
-        with learning_through(thetas, lambda _, theta: fault.perturb(theta, sigma, generator)):
+        with under_fault(model, fault, sigma, parameters):
             return plain_gradient(model, loss, x, y)
 
     return gradient

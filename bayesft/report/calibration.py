@@ -76,10 +76,9 @@ class Calibrated:
                     for kind in DETAILS
                 }
         sigmas = np.array(first["sigmas"])
-        end = min(result.measured_to, float(sigmas[-1]))
         shown = {row: result.shown[row] for row in files if row in result.shown}
-        same = replace(result, sigmas=sigmas, accuracy=accuracy, about=about, metrics={}, end=end, shown=shown)
-        return cls(same, tuple(files), first["images"], details)
+        same = replace(result, sigmas=sigmas, accuracy=accuracy, about=about, metrics={}, shown=shown)
+        return cls(same.so_far(), tuple(files), first["images"], details)
 
     def gain(self, row: str) -> Estimate:
         """The mean accuracy of a row's calibrated copies minus that of the same copies without, paired."""

@@ -209,18 +209,18 @@ def judge(
     return judged
 
 
+def worst(verdicts: Iterable[str]) -> str:
+    """The verdict of a claim whose comparisons have these: supported where all are."""
+    found = set(verdicts)
+    return next((each for each in (CONTRADICTED, NOT_RUN, INCONCLUSIVE) if each in found), SUPPORTED)
+
+
 def verdict(findings: Sequence[Finding]) -> Finding:
     """The finding of a claim: its verdict, with the numbers of the comparison that tells most of it.
 
     That is the least certain one of a supported claim, else the most certain one of those that have its verdict.
     """
-    verdicts = [finding.verdict for finding in findings]
-    if CONTRADICTED in verdicts:
-        said = CONTRADICTED
-    elif NOT_RUN in verdicts:
-        said = NOT_RUN
-    else:
-        said = SUPPORTED if set(verdicts) == {SUPPORTED} else INCONCLUSIVE
+    said = worst(finding.verdict for finding in findings)
     alike = [finding for finding in findings if finding.verdict == said]
     certain = [np.nan_to_num(finding.corrected, nan=2.0) for finding in alike]
     telling = alike[int(np.argmax(certain) if said == SUPPORTED else np.argmin(certain))]

@@ -28,7 +28,7 @@ from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, pai
 from bayesft.fault_tolerance import CHANNELS, ROWS
 from bayesft.methods import Look
 from bayesft.models.cells import KINDS, Architecture
-from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MORE_COST, NOT_RUN, SUPPORTED
+from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MORE_COST, NOT_RUN, SUPPORTED, worst
 from bayesft.report.results import FEW
 from bayesft.report.style import curve, save, titled
 
@@ -221,12 +221,8 @@ def findings(chapter: Chapter) -> list[Finding]:
 
 
 def verdict(of: Sequence[Finding]) -> str:
-    """The verdict of a claim from those of its comparisons: the worst that was run; not run where one is missing."""
-    verdicts = [each.verdict for each in of]
-    for each in (CONTRADICTED, NOT_RUN, INCONCLUSIVE):
-        if each in verdicts:
-            return each
-    return SUPPORTED
+    """The verdict of a claim from those of its comparisons."""
+    return worst(each.verdict for each in of)
 
 
 def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:

@@ -139,6 +139,10 @@ class TaskResults:
         """Whether σ was evaluated to the end of the range over which the area is measured."""
         return weights(self.sigmas, self.end) is not None
 
+    def so_far(self) -> "TaskResults":
+        """The same with the area over what was evaluated: to the last σ, where the range ends beyond it."""
+        return replace(self, end=min(self.measured_to, float(self.sigmas[-1])))
+
     def areas(self, row: str, metric: str | None = None) -> np.ndarray | None:
         """The area under the curve of each seed and draw, over the range of σ and divided by it: (seeds, draws).
 

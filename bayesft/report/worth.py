@@ -309,13 +309,14 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path) -> str:
         points = [(row, row, 0.16 * (row in doubled), False) for row in result.untuned()]
         points += [(of, tuned, -0.16, True) for of, tuned in result.tuned()]
         for line, row, shift, filled in points:
-            e, colour = result.area(row), result.look(row).colour
+            e, colour = result.so_far().area(row), result.look(row).colour
             ax.errorbar(
                 e.mean, len(rows) - 1 - rows.index(line) + shift, xerr=e.half_width, color=colour,
                 marker="D" if filled else "o", mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,
             )  # fmt: skip
         ax.set_yticks(range(len(rows)), [titles[row] for row in reversed(rows)], fontsize=7)
-        ax.set(xlabel=f"accuracy under drift, σ = 0 … {result.measured_to:g}")
+        of = "accuracy under drift" if result.measured else "mean accuracy"  # of a part of the range it is no area
+        ax.set(xlabel=f"{of}, σ = 0 … {result.so_far().measured_to:g}")
         titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), result.searched())
     handles = [
         Line2D([], [], color="black", ls="", marker="o", mfc="white", label="as in Figure 3"),

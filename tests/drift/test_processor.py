@@ -56,14 +56,14 @@ def test_every_network_trains_in_one_thread():
 @pytest.mark.parametrize(
     ("layer", "safe"),
     [
-        (nn.Conv2d(4, 8, 1, 2), {}),
-        (nn.Conv2d(7, 8, 1, (1, 2)), {}),
-        (nn.Conv2d(8, 8, 1, 2), {"AVX2"}),
-        (nn.Conv2d(15, 8, 1, 2), {"AVX2"}),
-        (nn.Conv2d(16, 8, 1, 2), {"AVX2", "AVX512"}),
-        (nn.Conv2d(4, 8, 1), {"AVX2", "AVX512"}),
-        (nn.Conv2d(4, 8, 3, 2), {"AVX2", "AVX512"}),
-        (nn.Linear(4, 8), {"AVX2", "AVX512"}),
+        (nn.Conv2d(4, 8, 1, 2), ()),
+        (nn.Conv2d(7, 8, 1, (1, 2)), ()),
+        (nn.Conv2d(8, 8, 1, 2), ("AVX2",)),
+        (nn.Conv2d(15, 8, 1, 2), ("AVX2",)),
+        (nn.Conv2d(16, 8, 1, 2), ("AVX2", "AVX512")),
+        (nn.Conv2d(4, 8, 1), ("AVX2", "AVX512")),
+        (nn.Conv2d(4, 8, 3, 2), ("AVX2", "AVX512")),
+        (nn.Linear(4, 8), ("AVX2", "AVX512")),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ from bayesft.methods.drift_aware import drift_gradient
 from bayesft.settings import Recipe
 from bayesft.training import plain_gradient
 from bayesft.training.trained import accuracy_score
-from tests.hardening.conftest import Net, data, seeded
+from tests.hardening.conftest import Centres, Net, data, equal, seeded
 
 DRIFT = LogNormalDrift()
 PARTS = data(60), data(30, 1)
@@ -24,11 +24,6 @@ TINY = {"recipe": Recipe(epochs=2, batch_size=16), "rate": 0.1, "levels": (0.0,)
 
 def copies(net, x, y, score=accuracy_score, level=0.0, draws=1):
     return monte_carlo(net, x, y, score, DRIFT, level, range(draws), ("k",))
-
-
-def equal(first, second):
-    a, b = first.state_dict(), second.state_dict()
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 class Standardises(Net):
@@ -104,17 +99,6 @@ def test_04_blocks_that_are_computed_again_in_the_backward_pass():
     clean = seeded(lambda: Block(False))
     plain_gradient(clean, F.cross_entropy, x, y)
     assert not torch.allclose(clean.a.weight.grad, gradients[0][0], rtol=0.01)
-
-
-class Centres(Net):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mu", torch.zeros(8), persistent=False)
-
-    def forward(self, x):
-        if self.training:
-            self.mu.mul_(0.9).add_(0.1 * x.detach().mean(0))
-        return super().forward(x - self.mu)
 
 
 def test_05_buffers_outside_of_the_state_dict():

@@ -15,16 +15,11 @@ from bayesft.hardening import training
 from bayesft.hardening.harden import Hardened
 from bayesft.settings import Recipe
 from bayesft.training import Diverged
-from tests.hardening.conftest import Net, data, seeded
+from tests.hardening.conftest import Centres, Net, data, equal, seeded
 
 RECIPE = Recipe(epochs=2, batch_size=16)
 TINY = {"recipe": RECIPE, "levels": (0.0, 0.6), "draws": 3, "progress": False}
 PARTS = data(60), data(30, 1), data(40, 2)
-
-
-def equal(first: nn.Module, second: nn.Module) -> bool:
-    a, b = first.state_dict(), second.state_dict()
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -246,27 +241,14 @@ def test_a_checkpoint_belongs_to_one_call(given, tmp_path, monkeypatch, change, 
         harden(**{**options, **change})
 
 
-class Keeps(Net):
-    """It learns a mean that is no part of its state_dict."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mu", torch.zeros(8), persistent=False)
-
-    def forward(self, x):
-        if self.training:
-            self.mu.mul_(0.9).add_(0.1 * x.detach().mean(0))
-        return super().forward(x - self.mu)
-
-
 def test_state_outside_of_the_state_dict_is_kept_and_never_saved_half(tmp_path):
     parts = [(x + 5, y) for x, y in PARTS]
-    found = harden(Keeps, *parts, **{**TINY, "recipe": Recipe(epochs=12, batch_size=16)})
+    found = harden(Centres, *parts, **{**TINY, "recipe": Recipe(epochs=12, batch_size=16)})
     assert found.model.mu.mean() > 4  # the mean of the data is 5
     with pytest.raises(ValueError, match="outside of its state_dict"):
         found.save(tmp_path / "h.safetensors")
     with pytest.raises(ValueError, match="checkpoint: the network keeps state outside"):
-        harden(Keeps, *parts, checkpoint=tmp_path / "c", **TINY)
+        harden(Centres, *parts, checkpoint=tmp_path / "c", **TINY)
 
 
 def test_a_training_that_diverges_says_so_and_as_a_trial_it_fails():

@@ -10,17 +10,12 @@ from torch.nn import functional as F
 
 from bayesft import Hardening, evaluate, harden, tune
 from bayesft.settings import Recipe
-from tests.hardening.conftest import Net, data, seeded
+from tests.hardening.conftest import Net, data, equal, seeded
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 PARTS = data(129), data(65, 1)
 SAME = {"levels": (0.0, 0.5), "draws": 3, "progress": False}
 TINY = {"recipe": RECIPE, "rate": 0.1, "level": 0.5, **SAME}
-
-
-def equal(first, second):
-    a, b = first.state_dict(), second.state_dict()
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 class Overlaps(Net):

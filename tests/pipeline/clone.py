@@ -11,7 +11,18 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 # Some of everything, so that the whole takes minutes.
-ROWS = ("erm", "reram_v", "awp", "bayesft", "algorithm1", "uniform", "drift_dropout", "erm-no-norm", "awp-tuned")
+ROWS = (
+    "erm",
+    "reram_v",
+    "awp",
+    "bayesft",
+    "algorithm1",
+    "random",
+    "uniform",
+    "drift_dropout",
+    "erm-no-norm",
+    "awp-tuned",
+)
 NARROW = {
     "scale": "smoke",
     "tasks": ["mlp-mnist", "vgg11-cifar10", "maskrcnn-pennfudan"],
