@@ -93,7 +93,7 @@ class SearchBudget(Settings):
 class SearchSettings(SearchRule, SearchBudget):
     """What Algorithm 1 is run with. `sigmas` are the drift levels over which the objective is averaged."""
 
-    sigmas: tuple[NonNegativeFloat, ...] = Field((0.0, 0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
+    sigmas: tuple[NonNegativeFloat, ...] = Field(default=(0.0, 0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
 
     @model_validator(mode="after")
     def _half(self) -> Self:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 PARTS = ("q_proj", "k_proj", "v_proj")
 _INPUTS = ("query", "key", "value")
@@ -51,14 +52,17 @@ def _weight(attention: nn.MultiheadAttention, number: int) -> Tensor:
     return getattr(attention, f"{PARTS[number]}_weight")
 
 
-def hook(attention: nn.MultiheadAttention, pairs_of: Callable[[Callable[[int], Tensor]], Mapping[int, Any]]) -> list:
+def hook(
+    attention: nn.MultiheadAttention, pairs_of: Callable[[Callable[[int], Tensor]], Mapping[int, Any]]
+) -> list[RemovableHandle]:
     """Correct the projections at each call of `attention`; returns the handles of the hooks.
 
     `pairs_of` is called with a function from the number of a projection to its output, and gives the corrections by
     number. For the call, the corrected parameters stand in the place of the given ones.
     """
 
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(module, nn.MultiheadAttention)
         given = dict(zip(_INPUTS, args, strict=False)) | kwargs
         bias = module.in_proj_bias
         biases = (None,) * 3 if bias is None else bias.chunk(3)
@@ -101,15 +105,16 @@ def _buffers(number: int) -> tuple[str, str]:
     return f"calibration_{PARTS[number]}_scale", f"calibration_{PARTS[number]}_shift"
 
 
-def _from_buffers(module: nn.Module, args: tuple) -> None:
+def _from_buffers(module: nn.Module, args: tuple[Any, ...]) -> None:
+    assert isinstance(module, nn.MultiheadAttention)
     numbers = [i for i in range(3) if _buffers(i)[0] in module._buffers]
     _swap_in(module, {i: tuple(module._buffers[name] for name in _buffers(i)) for i in numbers})
 
 
-def _swap_in(module: nn.Module, pairs: Mapping[int, Any]) -> None:
+def _swap_in(module: nn.MultiheadAttention, pairs: Mapping[int, Any]) -> None:
     """The corrected parameters stand in the place of the given ones, which `_swap_out` puts back after the call."""
     vars(module)["_given"] = replace(module, corrected(module, pairs)) if pairs else {}
 
 
-def _swap_out(module: nn.Module, args: tuple, output: Any) -> None:
+def _swap_out(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     replace(module, vars(module).pop("_given", {}))

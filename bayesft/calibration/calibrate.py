@@ -118,15 +118,19 @@ def uncalibrate(model: nn.Module) -> nn.Module:
         ValueError: if the network is not calibrated.
     """
     records = {module: vars(module)[_RECORD] for module in model.modules() if _RECORD in vars(module)}
-    projections = {module: vars(module)[_PROJECTIONS] for module in model.modules() if _PROJECTIONS in vars(module)}
+    projections = {
+        module: vars(module)[_PROJECTIONS]
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention) and _PROJECTIONS in vars(module)
+    }
     if not records and not projections:
         raise ValueError("the network is not calibrated")
-    for module, kept in projections.items():
-        delattr(module, _PROJECTIONS)
+    for of_attention, kept in projections.items():
+        delattr(of_attention, _PROJECTIONS)
         if kept.before is not None:
-            module._parameters.update(kept.before)
+            of_attention._parameters.update(kept.before)
             continue
-        attention.undo(module)
+        attention.undo(of_attention)
     for module, record in records.items():
         delattr(module, _RECORD)
         if record.before is not None:
@@ -221,7 +225,8 @@ def _correct_projections(module: nn.MultiheadAttention, pairs: dict[int, Correct
 
 def _fold(holder: nn.Module, pair: Correction) -> dict[str, nn.Parameter | None]:
     """Put the correction into the weight and the bias of `holder`, and return the parameters that were there."""
-    weight, bias = holder.weight, holder.bias
+    weight, bias = holder._parameters["weight"], holder._parameters["bias"]
+    assert weight is not None  # as `folds` says
     shift = pair.shift if bias is None else pair(bias, tuple(range(bias.dim())))
     folded = {"weight": scaled_weight(holder, pair.scale), "bias": shift}
     for kind, value in folded.items():
@@ -230,6 +235,6 @@ def _fold(holder: nn.Module, pair: Correction) -> dict[str, nn.Parameter | None]
 
 
 def _correct_output(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
-    pair = Correction(module.calibration_scale, module.calibration_shift)
+    pair = Correction(module.get_buffer("calibration_scale"), module.get_buffer("calibration_shift"))
     dims = vars(module)[_RECORD].dims
     return (pair(output[0], dims), *output[1:]) if isinstance(output, tuple) else pair(output, dims)

@@ -1,28 +1,28 @@
 """Training that expects calibration: every step's faulty copy is calibrated to the clean network, on the batch."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bayesft.calibration.layers import Layers, calibration_layers
-from bayesft.calibration.moments import Batch, arguments, correcting, measure
+from bayesft.calibration.moments import Batch, Moments, correcting, forward, moments_of
 from bayesft.drift.faults import FaultModel
-from bayesft.drift.montecarlo import drifting, in_every_place
+from bayesft.drift.passes import under_fault
+from bayesft.drift.scope import Where
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Gradient = Callable[[nn.Module, Loss, Batch, Tensor, float], Tensor]
 
 
 def calibrated_gradient(
-    fault: FaultModel, level: float, where: str = "all", *, layers: Layers = "all", rise: float = 0.5
+    fault: FaultModel, level: float, where: Where = "all", *, layers: Layers = "all", rise: float = 0.5
 ) -> Gradient:
     """A gradient for `fit`: that of the loss of a faulty copy, drawn anew at each step and calibrated on its batch.
-
-    Each step makes two passes of the batch. The clean pass gives the mean and the deviation of each channel. The pass
-    of the faulty copy is corrected to these, layer by layer, as `calibrate` does it. The gradient goes through both:
-    with constant statistics the network would never learn its own scales.
 
     Args:
         fault: what the faulty copies suffer from. Their levels are uniform in [0, b], from the global generator.
@@ -33,24 +33,58 @@ def calibrated_gradient(
 
     Returns:
         The gradient, for batches of at least two examples. With dropout, the two passes have masks of their own.
+        It raises ValueError for blocks that are computed again in the backward pass (gradient checkpointing).
     """
 
     def gradient(model: nn.Module, loss: Loss, x: Batch, y: Tensor, progress: float = 1.0) -> Tensor:
-        dims = calibration_layers(model, layers)
-        clean = measure(model, dims, [x])
         bound = level * min(1.0, progress / rise) if rise else level
-        copy = _faulty_copy(model, fault, float(torch.rand(()) * bound), where)
-        with correcting(model, {name: dims[name] for name in clean}, clean):
-            value = loss(functional_call(model, copy, *arguments(x), tie_weights=False), y)
-        value.backward()
-        return value.detach()
+        run = partial(forward, model, x)
+        clean = clean_moments(model, layers, run)
+        faults = under_fault(model, fault, float(torch.rand(()) * bound), where)
+        return calibrated_backward(model, layers, clean, lambda: loss(run(), y), faults)
 
     return gradient
 
 
-def _faulty_copy(model: nn.Module, fault: FaultModel, sigma: float, where: str) -> dict[str, Tensor]:
-    """The parameters of a faulty copy, by name, through which gradients reach those of `model`."""
-    thetas = drifting(model, where)
-    device = next(iter(thetas.values())).device
-    generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
-    return in_every_place(model, {name: fault.perturb(theta, sigma, generator) for name, theta in thetas.items()})
+def clean_moments(model: nn.Module, layers: Layers, run: Callable[[], Any]) -> dict[str, list[Moments]]:
+    """The moments of each layer while `run` runs the clean network, with their gradients."""
+    found = moments_of(model, calibration_layers(model, layers), run)
+    return {name: list(accumulate(moments, Moments.merged)) for name, moments in found.items()}
+
+
+def calibrated_backward(
+    model: nn.Module,
+    layers: Layers,
+    clean: dict[str, list[Moments]],
+    loss: Callable[[], Tensor],
+    faults: AbstractContextManager[Any],
+) -> Tensor:
+    """Leave the gradient of the loss of a faulty copy that is calibrated to the clean network, on the same batch.
+
+    The clean pass gave the mean and the deviation of each channel. The pass of the faulty copy is corrected to these,
+    layer by layer, as `calibrate` does it. The gradient goes through both: with constant statistics the network would
+    never learn its own scales. It goes through the faulty pass first, to the parameters and to the statistics, and,
+    when the parameters are whole again, from the statistics through the clean pass.
+
+    Args:
+        model: the network.
+        layers: which layers are calibrated, as `calibration_layers` takes them.
+        clean: what `clean_moments` found on the batch.
+        loss: runs the network and gives the loss, a scalar.
+        faults: within it, the network is a faulty copy.
+
+    Returns:
+        The loss.
+    """
+    dims = {name: each for name, each in calibration_layers(model, layers).items() if name in clean}
+    targets = {name: [moments.detached() for moments in calls] for name, calls in clean.items()}
+    with faults, correcting(model, dims, targets):
+        value = loss()
+        value.backward()
+    found = [(tensor, constant.grad) for name, calls in clean.items()
+             for one, other in zip(calls, targets[name], strict=True)
+             for tensor, constant in zip(one[1:], other[1:], strict=True)]  # fmt: skip
+    learning = [(tensor, grad) for tensor, grad in found if tensor.requires_grad and grad is not None]
+    if learning:
+        torch.autograd.backward([tensor for tensor, _ in learning], [grad for _, grad in learning])
+    return value.detach()

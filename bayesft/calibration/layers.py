@@ -119,7 +119,7 @@ def folds(module: nn.Module, shares: Counter[int]) -> bool:
 
 def scaled_weight(module: nn.Module, scale: Tensor) -> Tensor:
     """The weight of `module` with which each of its output channels, without the bias, is `scale` times as large."""
-    weight = module.weight.detach()
+    weight = module.get_parameter("weight").detach()
     if isinstance(module, _ConvTransposeNd):  # (inputs, outputs / groups, ...), the inputs of a group side by side
         per_input = scale.view(module.groups, -1).repeat_interleave(module.in_channels // module.groups, 0)
         return weight * per_input.view(*per_input.shape, *[1] * (weight.dim() - 2))

@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from bayesft.calibration import attention
 from bayesft.calibration.attention import Projection, named_layers
@@ -32,7 +34,7 @@ class Correction(NamedTuple):
 class Moments(NamedTuple):
     """How many values a channel has, their mean and their variance (the mean squared deviation)."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # stands in the place of the method `tuple.count`
     mean: Tensor
     variance: Tensor
 
@@ -61,6 +63,10 @@ class Moments(NamedTuple):
         """The same moments on the device of `other`."""
         return Moments(self.count, self.mean.to(other.device), self.variance.to(other.device))
 
+    def detached(self) -> "Moments":
+        """The same numbers as constants, which collect a gradient."""
+        return Moments(self.count, *(tensor.detach().requires_grad_() for tensor in self[1:]))
+
     def is_constant(self) -> Tensor:
         """For each channel, whether its values differ by no more than rounding."""
         return self.variance <= (16 * torch.finfo(self.mean.dtype).eps * self.mean).square()
@@ -88,14 +94,7 @@ def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batc
     """
     found: dict[str, list[Moments]] = defaultdict(list)
     for batch in batches:
-        calls: dict[str, list[Moments]] = defaultdict(list)
-
-        def note(name: str, output: Tensor, calls: dict = calls) -> None:
-            calls[name].append(Moments.of(output, layers[name]))
-
-        with outputs_of(model, layers, note):
-            forward(model, batch)
-        for name, moments in calls.items():
+        for name, moments in moments_of(model, layers, partial(forward, model, batch)).items():
             if name in found and len(found[name]) != len(moments):
                 raise ValueError(
                     f"layer {name!r} is called {len(found[name])} times for one batch, {len(moments)} for another: "
@@ -104,6 +103,18 @@ def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batc
             sums = found.get(name)
             found[name] = [a.merged(b) for a, b in zip(sums, moments, strict=True)] if sums else moments
     return {name: list(accumulate(moments, Moments.merged)) for name, moments in found.items()}
+
+
+def moments_of(model: nn.Module, layers: Mapping[str, Dims], run: Callable[[], Any]) -> dict[str, list[Moments]]:
+    """The moments of each layer's output in each of its calls while `run` runs."""
+    calls: dict[str, list[Moments]] = defaultdict(list)
+
+    def note(name: str, output: Tensor) -> None:
+        calls[name].append(Moments.of(output, layers[name]))
+
+    with outputs_of(model, layers, note):
+        run()
+    return calls
 
 
 @contextmanager
@@ -157,8 +168,8 @@ def outputs_of(
     Of a module that returns a tuple, the output is the first (attention).
     """
 
-    def hook(name: str):
-        def on_output(module: nn.Module, args: tuple, output: Any) -> Any:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             first = output[0] if isinstance(output, tuple) else output
             pair = act(name, first)
             if pair is None:
@@ -168,15 +179,16 @@ def outputs_of(
 
         return on_output
 
-    def projected(names: Mapping[int, str]):
+    def projected(names: Mapping[int, str]) -> Callable[[Callable[[int], Tensor]], dict[int, Correction]]:
         def pairs_of(output: Callable[[int], Tensor]) -> dict[int, Correction]:
             pairs = {number: act(name, output(number)) for number, name in names.items()}
             return {number: pair for number, pair in pairs.items() if pair is not None}
 
         return pairs_of
 
-    hooks, known = [], named_layers(model)
-    projections: dict[nn.Module, dict[int, str]] = defaultdict(dict)
+    hooks: list[RemovableHandle] = []
+    known = named_layers(model)
+    projections: dict[nn.MultiheadAttention, dict[int, str]] = defaultdict(dict)
     for name in layers:
         layer = known[name]
         if isinstance(layer, Projection):

@@ -85,10 +85,11 @@ class _Canvas:
         """The image (S, S, 3), smoothed, unevenly lit and noisy, and the instance numbers (S, S)."""
         small = self.image.resize((self.size, self.size), Image.Resampling.BOX)
         pixels = np.asarray(small.filter(ImageFilter.GaussianBlur(0.4)), dtype=np.float32)
-        light = self.rng.uniform(0.75, 1.15) * np.linspace(*self.rng.uniform(0.85, 1.15, 2), self.size)
+        level, (left, right) = self.rng.uniform(0.75, 1.15), self.rng.uniform(0.85, 1.15, 2)
+        light = level * np.linspace(left, right, self.size)
         noise = self.rng.normal(0, self.rng.uniform(3, 9), pixels.shape)
-        pixels = pixels * light[None, :, None] + noise
-        return pixels.clip(0, 255).astype(np.uint8), np.asarray(self.instances)
+        lit = pixels * light[None, :, None] + noise
+        return lit.clip(0, 255).astype(np.uint8), np.asarray(self.instances)
 
 
 def _background(canvas: _Canvas, horizon: float) -> None:

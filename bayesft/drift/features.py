@@ -5,7 +5,7 @@ it there by forward hooks for the time of a `with` block. Faults of weights act 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -139,9 +139,10 @@ def places(model: nn.Module) -> list[Place]:
     found = []
     for conv in names:
         if isinstance(conv, nn.Conv2d):
+            module: nn.Module = conv
             norm = following.get(conv)
-            normed = isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels
-            module = norm if normed else conv
+            if isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels:
+                module = norm
             found.append(Place(names[module], module, conv.weight[0].numel()))
     return found
 
@@ -175,14 +176,15 @@ def struck(
     """
     fault.check_level(level)
     check_places(model)
-    batch, calls = batch - 1, {}
+    batch -= 1
+    calls: dict[str, int] = {}
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal batch
         batch += 1
         calls.clear()
 
-    def hook(place: Place):
+    def hook(place: Place) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         def corrupt(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             call = calls[place.name] = calls.get(place.name, -1) + 1
             seed = derive_seed(*key, draw, place.name, batch, call)

@@ -68,7 +68,7 @@ def _drawn(fault: FaultModel, thetas: Copy, key: tuple[Any, ...], draw: int) -> 
     def generator(name: str, device: torch.device | str) -> torch.Generator:
         return torch.Generator(device).manual_seed(derive_seed(*key, draw, name, tuple(thetas[name].shape)))
 
-    if hasattr(fault, "sample"):
+    if hasattr(fault, "sample") and hasattr(fault, "apply"):
         samples = {name: fault.sample(theta, generator(name, "cpu")) for name, theta in thetas.items()}
         return lambda level: {name: fault.apply(theta, samples[name], level) for name, theta in thetas.items()}
     return lambda level: {
@@ -170,7 +170,7 @@ def _struck_grid(
     fault: FeatureFault,
     levels: Sequence[float],
     draws: list[int],
-    key: tuple,
+    key: tuple[Any, ...],
 ) -> Tensor:
     """`monte_carlo_grid` of a fault of activations: one draw at a time, in batches of a fixed size."""
     means = torch.zeros(len(levels), len(draws), dtype=torch.float64, device=images.device)
@@ -238,7 +238,7 @@ def images_within(memory_mib: int, model: nn.Module, images: Tensor) -> int:
     return max(1, memory_mib * 2**20 * len(examples) // largest)
 
 
-def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple[Any, ...], object], None]) -> None:
+def _pass(model: nn.Module, examples: Tensor, note: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> None:
     """Evaluate `model` on a clone of `examples` with the hook `note` on each of its modules."""
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
@@ -268,7 +268,9 @@ class SharedStart:
         while end < len(modules) and type(modules[end][1]) in _CHANNELWISE:
             end += 1
         self.before = nn.Sequential(*(module for _, module in modules[:first]))
-        self.name, self.layer = modules[first]
+        self.name, layer = modules[first]
+        assert isinstance(layer, nn.Conv2d)  # as `of` says
+        self.layer = layer
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
         self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}

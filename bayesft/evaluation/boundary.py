@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, drifted_parameters, monte_carlo
+from bayesft.drift.scope import Where
 from bayesft.models import build
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
@@ -46,7 +47,7 @@ class Boundaries:
 
 
 def decision_boundaries(
-    recipe: Recipe, fault: FaultModel, sigmas: tuple[float, ...], points: int, draws: int, parameters: str
+    recipe: Recipe, fault: FaultModel, sigmas: tuple[float, ...], points: int, draws: int, parameters: Where
 ) -> Boundaries:
     """Train a 2-32-32-2 network on two noisy half-moons of `points` points, and map its decisions under drift."""
     train, test = (_moons(points, part) for part in ("train", "test"))

@@ -84,12 +84,11 @@ def calibrated_copy(
     def copy(level: float) -> dict[str, Tensor]:
         return drifted_parameters(model, fault, level, key, draw, parameters)
 
-    further = calibrated_at is not None
     used = copy(sigma)
-    with swapped(model, copy(calibrated_at) if further else used), ExitStack() as stack:
+    with swapped(model, used if calibrated_at is None else copy(calibrated_at)), ExitStack() as stack:
         with suppress(NotFinite):
-            stack.enter_context(calibrated(model, reference, images, fold=not further, terms=terms))
-        if further:
+            stack.enter_context(calibrated(model, reference, images, fold=calibrated_at is None, terms=terms))
+        if calibrated_at is not None:
             write(dict(model.named_parameters()), used)
         yield model
 

@@ -16,6 +16,7 @@ from bayesft.calibration import calibration_layers, calibration_reference
 from bayesft.calibration.layers import Layers
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.drift.scope import Where
 from bayesft.evaluation.calibrated import calibrated_copy
 from bayesft.evaluation.grid import resumed
 from bayesft.models import Site
@@ -88,7 +89,7 @@ def drifted_map(
     sigma: float,
     draw: int,
     key: tuple[Any, ...],
-    parameters: str = "all",
+    parameters: Where = "all",
 ) -> dict[str, float]:
     """The precision of one drifted copy of `model`, draw number `draw` at level σ; the model is left alone.
 
@@ -115,7 +116,8 @@ class DetectionProblem(Problem):
     @cached_property
     def sites(self) -> list[Site]:
         """The parts of the detector."""
-        return detection_sites(self.fresh(), self.train.images.rows[0])
+        (image,) = self.train.images[torch.tensor([0])]  # a batch of scenes is a list
+        return detection_sites(self.fresh(), image)
 
     def scores(
         self,
@@ -159,9 +161,9 @@ def calibrated_map_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
-    key: tuple,
+    key: tuple[Any, ...],
     *,
-    parameters: str = "all",
+    parameters: Where = "all",
     layers: Layers = "all",
     label: str = "calibrated detection",
     checkpoint: Checkpoint | None = None,
@@ -190,7 +192,7 @@ def map_grid(
     draws: int,
     key: tuple[Any, ...],
     *,
-    parameters: str = "all",
+    parameters: Where = "all",
     label: str = "detection",
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """Accuracy of a network device by device, as it is and calibrated on each."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayesft.calibration import calibration_reference, reestimate_batch_norm
 from bayesft.data import Split
 from bayesft.drift import FaultModel, FeatureFault, drifted_parameters, monte_carlo_grid, struck
+from bayesft.drift.scope import Where
 from bayesft.evaluation.calibrated import calibrated_copy
 from bayesft.training.trained import accuracy_score
 
@@ -22,6 +23,8 @@ CALIBRATIONS = {
     "channels": "every channel calibrated on each device",
 }
 
+Found = TypeVar("Found")
+
 
 def on_devices(
     network: nn.Module,
@@ -29,8 +32,8 @@ def on_devices(
     fault: FaultModel | FeatureFault,
     levels: Sequence[float],
     devices: int,
-    key: tuple,
-    parameters: str,
+    key: tuple[Any, ...],
+    parameters: Where,
     how: str | None = None,
     examples: Tensor | None = None,
 ) -> np.ndarray:
@@ -58,6 +61,7 @@ def on_devices(
     if how is None:
         found = monte_carlo_grid(network, *test, accuracy_score, fault, levels, range(devices), key, parameters)
         return found.numpy()
+    assert examples is not None  # they come with a calibration
     network, rows = deepcopy(network).eval(), []
     reference = calibration_reference(network, examples) if how == "channels" else None
     for level in levels:
@@ -67,7 +71,7 @@ def on_devices(
             continue
         each = []
         for draw in range(devices):
-            if how == "channels":
+            if reference is not None:
                 with (
                     torch.no_grad(),
                     calibrated_copy(network, reference, examples, fault, level, key, draw, parameters) as device,
@@ -88,18 +92,19 @@ def _with_device(
     network: nn.Module,
     fault: FaultModel | FeatureFault,
     level: float,
-    key: tuple,
+    key: tuple[Any, ...],
     draw: int,
-    parameters: str,
-    look: Callable,
-):
+    parameters: Where,
+    look: Callable[[nn.Module], Found],
+) -> Found:
     """What `look` finds of a copy of the network on one device, under its faults."""
-    device, strikes = deepcopy(network), isinstance(fault, FeatureFault)
-    if not strikes:
-        for name, value in drifted_parameters(network, fault, level, key, draw, parameters).items():
-            device.get_parameter(name).copy_(value)
-    with struck(device, fault, level, key, draw) if strikes else nullcontext():
-        return look(device)
+    device = deepcopy(network)
+    if isinstance(fault, FeatureFault):
+        with struck(device, fault, level, key, draw):
+            return look(device)
+    for name, value in drifted_parameters(network, fault, level, key, draw, parameters).items():
+        device.get_parameter(name).copy_(value)
+    return look(device)
 
 
 def _accuracy(network: nn.Module, test: Split) -> float:
@@ -108,7 +113,12 @@ def _accuracy(network: nn.Module, test: Split) -> float:
 
 
 def _pooled(
-    network: nn.Module, fault: FaultModel | FeatureFault, level: float, key: tuple, parameters: str, examples: Tensor
+    network: nn.Module,
+    fault: FaultModel | FeatureFault,
+    level: float,
+    key: tuple[Any, ...],
+    parameters: Where,
+    examples: Tensor,
 ) -> nn.Module:
     """The network with running statistics that are means over devices of their own."""
 

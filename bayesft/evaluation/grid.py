@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, monte_carlo_grid
+from bayesft.drift.scope import Where
 from bayesft.training import Checkpoint, Trained
 
 
@@ -30,7 +31,7 @@ def accuracy_grid(
     draws: int,
     key: tuple[Any, ...],
     *,
-    parameters: str = "all",
+    parameters: Where = "all",
     memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
@@ -65,9 +66,9 @@ def counted_grid(
     fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
-    key: tuple,
+    key: tuple[Any, ...],
     *,
-    parameters: str = "all",
+    parameters: Where = "all",
     memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,

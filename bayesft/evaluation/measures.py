@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def weights(sigmas: Sequence[float], end: float | None = None) -> np.ndarray | None:
+def weights(sigmas: Sequence[float] | np.ndarray, end: float | None = None) -> np.ndarray | None:
     """What each level weighs in the area under a curve, by the trapezoid rule.
 
         A = 1/σ_end ∫₀^σ_end a(σ) dσ ≈ Σ_i w_i a(σ_i),  Σ_i w_i = 1
@@ -36,7 +36,7 @@ def weights(sigmas: Sequence[float], end: float | None = None) -> np.ndarray | N
     return found / (end - levels[0])
 
 
-def half_level(sigmas: Sequence[float], curve: Sequence[float]) -> float:
+def half_level(sigmas: Sequence[float] | np.ndarray, curve: Sequence[float] | np.ndarray) -> float:
     """σ50: the level at which a curve first falls to half of its value at level 0, between two levels on a line.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayesft.data.scenes import Scene, packed, unpacked
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.drift.scope import Where
 from bayesft.seeds import derive_seed
 from bayesft.tensors import load_tensors, save_tensors
 
@@ -30,7 +31,7 @@ class Pictures:
     sigmas: list[float]
     detections: dict[str, list[list[dict[str, Tensor]]]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shapes = [tuple(image.shape) for image in self.images]
         if not shapes or [tuple(scene.image.shape) for scene in self.truths] != shapes:
             raise ValueError(f"images {shapes}: need at least one, and a scene of the same size for each")
@@ -48,7 +49,7 @@ class Pictures:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically: the same pictures give the same bytes."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for i, (image, truth) in enumerate(zip(self.images, self.truths, strict=True)):
             tensors |= {f"{i}.image": image, f"{i}.truth": packed(truth.masks)}
         for r, levels in enumerate(self.detections.values()):
@@ -85,7 +86,7 @@ def detection_pictures(
     sigmas: Sequence[float],
     key: tuple[Any, ...],
     count: int = 2,
-    parameters: str = "all",
+    parameters: Where = "all",
 ) -> Pictures:
     """What each of `networks`, by row, finds in `count` of `scenes` at each σ: draw number 0 of `key`.
 
@@ -99,7 +100,7 @@ def detection_pictures(
     if not networks or not len(sigmas) or not all(sigma >= 0 for sigma in sigmas):
         raise ValueError(f"networks {list(networks)} at sigmas {list(sigmas)}: need at least one each, no negative σ")
     shown = [scenes[i] for i in _pick(scenes, key, count)]
-    detections = {}
+    detections: dict[str, list[list[dict[str, Tensor]]]] = {}
     for row, model in networks.items():
         detections[row] = []
         for sigma in sigmas:

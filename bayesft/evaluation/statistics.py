@@ -72,8 +72,8 @@ def holm(p: Sequence[float]) -> np.ndarray:
     The k-th least of m is multiplied by m − k + 1; none falls below one before it; none exceeds 1. NaN, a test that
     could not be made, stays NaN and does not count.
     """
-    p = np.asarray(p, float)
-    found, made = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = made[np.argsort(p[made], kind="stable")]
-    found[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    given = np.asarray(p, float)
+    found, made = np.full(len(given), np.nan), np.flatnonzero(~np.isnan(given))
+    order = made[np.argsort(given[made], kind="stable")]
+    found[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
     return found

@@ -38,7 +38,8 @@ class Batches:
         self.data, self.seed = data, seed
         self.columns = data if isinstance(data, Columns) else None
         self.once = isinstance(data, Iterator)
-        self._begun, self._order = None, None  # batches that were read; a checksum of all targets
+        self._begun: list[Any] | None = None  # batches that were read
+        self._order: int | None = None  # a checksum of all targets
         self._generator = getattr(data, "generator", None)
         self._generator = self._generator if isinstance(self._generator, torch.Generator) else None
         self._generator_state = self._generator.get_state() if self._generator else None
@@ -129,7 +130,7 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Mapping):
         if type(value) is dict:
             return {key: mapped(change, each) for key, each in value.items()}
-        changed = copy.copy(value)
+        changed: Any = copy.copy(value)
         for key, each in value.items():
             changed[key] = mapped(change, each)
         return changed
@@ -222,7 +223,7 @@ def _children(value: Any) -> list[Any]:
 
 def _rebuilt(value: Any, children: list[Any]) -> Any:
     if isinstance(value, Mapping):
-        changed = copy.copy(value)
+        changed: Any = copy.copy(value)
         for key, each in zip(value, children, strict=True):
             changed[key] = each
         return changed
@@ -234,5 +235,5 @@ def _rebuilt(value: Any, children: list[Any]) -> Any:
 def mark(targets: Any, start: int = 0) -> int:
     """A checksum of targets, after those of the checksum `start`: it tells one order of the data from another."""
     for tensor in tensors(targets):
-        start = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), start)
+        start = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, start)
     return start

@@ -2,13 +2,13 @@
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bayesft.drift.faults import FaultModel, traits_of
 from bayesft.drift.features import FeatureFault
@@ -23,7 +23,7 @@ def check_model(model: Any) -> None:
         raise ValueError("model has lazy parameters: run it once on an example first")
 
 
-def check_memory(parameters: dict[str, nn.Parameter]) -> None:
+def check_memory(parameters: Mapping[str, Tensor]) -> None:
     """No two parameters overlap in memory: their faults, and gradients through them, would mix."""
     spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in parameters.items())
     for (_, end, first), (start, _, second) in pairwise(spans):
@@ -50,7 +50,7 @@ def whole_number(name: str, value: Any, least: int | None) -> int:
     return number
 
 
-def checked_levels(fault: FaultModel, levels: Any) -> tuple[float, ...]:
+def checked_levels(fault: FaultModel | FeatureFault, levels: Any) -> tuple[float, ...]:
     """The fault levels, rising, each once; without any, those of the fault."""
     levels = traits_of(fault).grid if levels is None else levels
     try:
@@ -59,9 +59,10 @@ def checked_levels(fault: FaultModel, levels: Any) -> tuple[float, ...]:
         raise ValueError(f"levels = {levels!r}: must be numbers") from None
     if not found or not all(math.isfinite(level) and level >= 0 for level in found):
         raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
-    for level in found if hasattr(fault, "check_level") else ():
+    if hasattr(fault, "check_level"):
         try:
-            fault.check_level(level)
+            for level in found:
+                fault.check_level(level)
         except ValueError as error:
             raise ValueError(f"levels = {levels!r}: {error}") from error
     return tuple(found)

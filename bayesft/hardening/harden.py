@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
 SCRATCH = Recipe(epochs=20, batch_size=64)
 FINE_TUNING = Recipe(epochs=20, batch_size=64, lr=1e-2)
 SPACE = {"rate": (0.0, 0.8), "level": (0.05, 2.0)}
+CALIBRATION = 128  # training examples that a device is calibrated with
+CALIBRATED = ", calibrated"  # ends the name of a curve under the other contract
 SHARE = 0.7  # of the loss under faults in fault-tolerant training, as its authors have it
 
 
@@ -60,7 +63,8 @@ class Hardened:
 
     Args:
         networks: all that there are, in eval mode: "given" as it came, "plain" where it was asked for, "hardened".
-        comparison: their scores under the same faults, and the differences from "given".
+        comparison: their scores under the same faults, and the differences from "given"; those of calibrated copies
+            have names that say so.
         settings: the rate at each site, the fault level and the recipe of the training.
         measured_on: the data that `comparison` is of: "test" or "validation".
         study: the trials of the search, or None without one.
@@ -162,6 +166,7 @@ def harden(
     rate: float | Mapping[str, float] = 0.3,
     level: float = 1.0,
     alpha: float = SHARE,
+    calibrated: bool = False,
     search: Mapping[str, Any] | None = None,
     plain: bool = False,
     recipe: Recipe | None = None,
@@ -192,6 +197,9 @@ def harden(
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
         level: the highest fault level in training, in the fault's unit.
         alpha: of "ftt".
+        calibrated: train for copies that are calibrated in use (docs/calibration.md), and measure every network both
+            ways: as it is, and calibrated. That is another contract, and the names of its curves say so. The examples
+            for it are `calibrate`; without it, those of the first training batch of 128.
         search: arguments of `tune`, such as {"trials": 8}; {} for its defaults; None for no search. Names of its
             `space` can be rate, level, lr and the names of sites, and with "ftt" alpha, level and lr; without a space,
             rate and level, or alpha and level from 1/4 to twice `level`, are searched. The best trial's network is
@@ -227,6 +235,12 @@ def harden(
         raise ValueError(f"recipe = {recipe!r}: must be a bayesft.settings.Recipe")
     if search is not None and not isinstance(search, Mapping):
         raise ValueError(f"search = {search!r}: must be a dictionary of arguments of tune, or None")
+    if calibrated and (method == "ftt" or isinstance(fault, FeatureFault)):
+        raise ValueError("calibrated = True: needs the method drift_dropout and a fault of parameters")
+    if calibrated and forward is not None and measure.get("calibrate") is None:
+        raise ValueError(
+            "calibrated = True: with a forward of your own, give `calibrate` in the form the network takes"
+        )
     unknown = [name for name in ("fault", "where", "forward", "seed", "device") if name in (search or {})]
     if unknown:
         raise ValueError(f"search has {unknown[0]!r}, which is an argument of harden itself")
@@ -234,42 +248,52 @@ def harden(
         raise ValueError(f"loss = {loss!r}: must be a function of (outputs, targets)")
     if loss is not None and "score" not in measure:
         measure["score"] = _Negative(loss)
-    same_for_all = {**measure, "fault": fault, "where": where, "forward": forward, "seed": seed}
+    examples = measure.pop("calibrate", None)
+    if calibrated and examples is None:
+        examples = _inputs(first_batch(train, CALIBRATION, seed))
+    contracts = {"": None, CALIBRATED: examples} if calibrated else {"": examples}
+    same_for_all: dict[str, Any] = {**measure, "fault": fault, "where": where, "forward": forward, "seed": seed}
     with own_random(derive_seed("harden", seed, "initialisation")):
         built, start = _start(model, device)
     plan = _Plan(
         Task(start, train, loss or cross_entropy, forward, next(start.parameters()).device, seed),
         recipe, rate, level, fault, where, () if method == "ftt" else sites, alpha if method == "ftt" else None,
+        calibrated,
     )  # fmt: skip
     space = {"alpha": (0.0, 1.0), "level": (level / 4, 2 * level, "log")} if method == "ftt" else SPACE
-    searched = None if search is None else {**same_for_all, "draws": 10, "space": space, **search}
+    searched = None if search is None else {
+        **same_for_all, "calibrate": examples, "draws": 10, "space": space, **search
+    }  # fmt: skip
     plan, value = plan.checked(built, searched, whole=checkpoint is not None)
     measured_on, data = ("validation", validation) if test is None else ("test", test)
     networks, curves, study = {"given": start}, {}, None
-    curves["given"] = evaluate(start, data, progress=progress, **same_for_all)
-    if curves["given"].about["interrupted"]:
-        raise KeyboardInterrupt
+    for contract, given in contracts.items():
+        curves["given" + contract] = evaluate(start, data, progress=progress, calibrate=given, **same_for_all)
+        if curves["given" + contract].about["interrupted"]:
+            raise KeyboardInterrupt
     if searched is not None and test is not None:
         evaluate(start, validation, progress=False, **{**same_for_all, "levels": (0,), "draws": 1})
     about = plan.about(validation, value, key) if checkpoint is not None else {}
     with opened(checkpoint, "checkpoint", about) if checkpoint is not None else nullcontext() as store:
         values: Values = {}
+        hardened: nn.Module | None = None
         if searched is not None:
             if checkpoint is not None:
                 searched["storage"] = Path(checkpoint) / "search"
             study = tune(plan.trial, validation, progress=progress, **searched)
-            values, networks["hardened"] = study.best.values, study.network
+            values, hardened = study.best.values, study.network
         if plain:
             networks["plain"] = trained(plan.task, recipe, None, label="plain", checkpoint=store, progress=progress)
-        if networks.get("hardened") is None:
-            networks["hardened"] = plan.train(values, "hardened", store, progress)
-        networks = {name: networks[name] for name in ("given", "plain", "hardened") if name in networks}
-        for name in list(networks)[1:]:
-            curve = evaluate(networks[name], data, progress=progress, **same_for_all)
+        if hardened is None:
+            hardened = plan.train(values, "hardened", store, progress)
+        networks["hardened"] = hardened
+        for name, contract in product(list(networks)[1:], contracts):
+            given = contracts[contract]
+            curve = evaluate(networks[name], data, progress=progress, calibrate=given, **same_for_all)
             if curve.about["interrupted"]:
-                warnings.warn(f"interrupted: the network {name!r} is not measured", stacklevel=2)
+                warnings.warn(f"interrupted: the network {name + contract!r} is not measured", stacklevel=2)
                 break
-            curves[name] = curve
+            curves[name + contract] = curve
         if store and not (study and study.interrupted):
             store.clear()
     run = plan.pass_of(first_batch(train, recipe.batch_size, seed))
@@ -291,14 +315,17 @@ class _Plan:
     where: Where
     sites: Sites | Sequence[Place | str] | None
     alpha: float | None
+    calibrated: bool
 
     def hardening(self, network: nn.Module, values: Values) -> Hardening:
         """Faults and dropout for a training of `network` with these values."""
-        ftt = {} if self.alpha is None else {"alpha": values.get("alpha", self.alpha), "fixed": True, "rise": 0.0}
-        return Hardening(
-            network, self.rates(values), values.get("level", self.level), self.fault, self.sites, self.where,
-            seed=self.task.seed, **ftt,
+        made = partial(
+            Hardening, network, self.rates(values), values.get("level", self.level), self.fault, self.sites, self.where,
+            seed=self.task.seed,
         )  # fmt: skip
+        if self.alpha is None:
+            return made(calibrated=self.calibrated)
+        return made(rise=0.0, alpha=values.get("alpha", self.alpha), fixed=True)
 
     def rates(self, values: Values) -> float | Mapping[str, float]:
         """One rate for all sites, or one for each."""
@@ -328,7 +355,9 @@ class _Plan:
         rates = self.rates(values)
         recipe = self.recipe.model_dump() | {name: value for name, value in values.items() if name == "lr"}
         by_site = dict(rates) if isinstance(rates, Mapping) else dict.fromkeys(self.names, rates)
-        share = {} if self.alpha is None else {"alpha": values.get("alpha", self.alpha)}
+        share: dict[str, Any] = {"calibrated": True} if self.calibrated else {}
+        if self.alpha is not None:
+            share["alpha"] = values.get("alpha", self.alpha)
         return {"rates": by_site, "level": values.get("level", self.level), "recipe": recipe, **share}
 
     def checked(self, built: nn.Module, searched: Mapping[str, Any] | None, whole: bool) -> tuple["_Plan", float]:
@@ -399,6 +428,7 @@ class _Plan:
                 self.names,
                 seed,
                 self.alpha,
+                self.calibrated,
             ],
             "where": self.where if isinstance(self.where, str) else "chosen",
             "loss of the first batch": f"{value:.3g}",
@@ -430,6 +460,12 @@ def _start(model: nn.Module | Callable[[], nn.Module], device: Any) -> tuple[nn.
     except Exception as error:
         raise ValueError(f"model can't be copied: {error}") from error
     return built, start.to(device)
+
+
+def _inputs(batch: Any) -> Any:
+    """The inputs of a batch, in the form that the network takes."""
+    inputs, named, _ = parted(batch)
+    return named if named else inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def _outputs(task: Task, batch: Any, network: nn.Module) -> Any:

@@ -117,7 +117,20 @@ def _move(model: nn.Module, device: torch.device) -> None:
 class _Work:
     """The arguments of a measurement, checked, and what is done with them."""
 
-    def __init__(self, model, data, score, forward, fault, levels, draws, seed, where, device, calibrate):
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        score: str | Score,
+        forward: Forward | None,
+        fault: FaultModel | FeatureFault,
+        levels: Sequence[float] | None,
+        draws: int,
+        seed: int,
+        where: Where,
+        device: str | torch.device | None,
+        calibrate: Any,
+    ):
         check_model(model)
         check_fault(fault)
         self.model, self.where = model, where
@@ -132,13 +145,13 @@ class _Work:
         self.forward, self.calibrate = forward, calibrate
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
-        self.strikes = isinstance(fault, FeatureFault)
-        self.parameters = {} if self.strikes else select(model, where)
-        if self.strikes:
+        self.parameters = {} if isinstance(fault, FeatureFault) else select(model, where)
+        if isinstance(fault, FeatureFault):
             check_places(model)
         check_memory(self.parameters)
         self.batches = Batches(data, self.seed)
         self.format = torch.preserve_format
+        self.shared: SharedStart | None = None
 
     def check(self) -> None:
         """One pass over the first batch, before any measurement."""
@@ -177,7 +190,7 @@ class _Work:
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self.model.modules())
         known = is_known(self.model) and not hooked and self.forward is None and not self.random
         by_function = self.calibrate is not None and not self.calibration.startswith("with")
-        steady = known and not (by_function or self.strikes)
+        steady = known and not (by_function or isinstance(self.fault, FeatureFault))
         self.steady, self.shared, self.format = steady, None, torch.preserve_format
         self.clean = {name: theta.detach().clone() for name, theta in self.parameters.items()} if self.steady else {}
         if not self.steady or not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -239,11 +252,15 @@ class _Work:
             most = self.shared.group
         elif self.calibrate or (self.steady and self.batches.columns):
             most = 1
-        clean, group = None, []
+        clean: _Cell | None = None
+        group: list[_Cell] = []
         for draw in range(self.draws):
             for i, level in enumerate(self.levels):
-                copies, changes = {}, self.strikes and (level > 0 or not self.fault.traits.identity_at_zero)
-                if not self.strikes:
+                copies: dict[str, Tensor] = {}
+                changes = False
+                if isinstance(self.fault, FeatureFault):
+                    changes = level > 0 or not self.fault.traits.identity_at_zero
+                else:
                     copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
                 faultless = not (self.random or changes) and all(
                     torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
@@ -309,9 +326,9 @@ class _Work:
             if not self.steady:
                 start.restore()
 
-    def _struck(self, cell: "_Cell", number: int, *key: str) -> AbstractContextManager:
+    def _struck(self, cell: "_Cell", number: int, *key: str) -> AbstractContextManager[Any]:
         """The copy's fault of activations, for a pass of batch `number`."""
-        if not self.strikes:
+        if not isinstance(self.fault, FeatureFault):
             return nullcontext()
         level, draw = cell.places[0]
         return struck(self.model, self.fault, self.levels[level], ("evaluate", self.seed, *key), draw, number)
@@ -366,7 +383,9 @@ class _Cell:
         elif scorer.kind == "examples":
             value = torch.cat(self.values)
         else:
-            value = sum(v * n for v, n in zip(self.values, self.counts, strict=True)) / self.count
+            total = sum(v * n for v, n in zip(self.values, self.counts, strict=True))
+            assert isinstance(total, Tensor)  # there is at least one batch
+            value = total / self.count
         self.values = []
         self.mean = float(value.mean())
         self.examples = value.numpy() if value.dim() else np.zeros(0)
@@ -379,7 +398,8 @@ class _Tally:
         self.scores = np.full((levels, draws), np.nan)
         self.not_finite = np.zeros((levels, draws), dtype=np.int64)
         self.known = np.zeros((levels, draws), dtype=bool)
-        self.count, self._sums = 0, None
+        self.count = 0
+        self._sums: np.ndarray | None = None
         self._waiting: dict[int, list[tuple[int, np.ndarray]]] = {}
 
     def add(self, cell: _Cell, place: tuple[int, int]) -> None:
@@ -412,5 +432,6 @@ class _Tally:
             "calibrated": work.calibration,
             "interrupted": not bool(draws.all()),
         }
+        assert self._sums is not None  # at least one draw is complete
         examples = self._sums / draws.sum()
         return Robustness(np.array(work.levels), self.scores[:, draws], examples, about, self.not_finite[:, draws])

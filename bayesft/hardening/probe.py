@@ -111,7 +111,7 @@ def gradients_of(
         _detach_caches(model)
         try:
             value = _projection(run())
-            found = torch.autograd.grad(value, leaves, allow_unused=True)
+            found: Sequence[Tensor | None] = torch.autograd.grad(value, leaves, allow_unused=True)
         except RuntimeError:  # no graph, or one that can't be gone back: it is left to a try of each parameter
             found = [None] * len(leaves)
         finally:

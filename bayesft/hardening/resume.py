@@ -56,5 +56,5 @@ def fingerprint(*values: Any) -> int:
 
 def _of_tensor(tensor: Tensor, start: int) -> int:
     head = repr((tuple(tensor.shape), str(tensor.dtype))).encode()
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return zlib.crc32(content, zlib.crc32(head, start))

@@ -52,7 +52,9 @@ class Curve:
 
     def _weights(self) -> np.ndarray:
         """What each level weighs in `area`, (L,)."""
-        return weights(self.levels)
+        found = weights(self.levels)
+        assert found is not None  # the range ends at the last level
+        return found
 
     def table(self, confidence: float = 0.95) -> "pd.DataFrame":
         """A row a level: the mean, and half-widths of its intervals.

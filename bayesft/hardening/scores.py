@@ -102,7 +102,7 @@ class Scorer:
     def __init__(self, score: str | Score):
         if score != "accuracy" and not callable(score):
             raise ValueError(f"score = {score!r}: must be 'accuracy' or a function of (outputs, targets)")
-        self.score = accuracy if score == "accuracy" else score
+        self.score: Score = accuracy if isinstance(score, str) else score
         self.name = score if isinstance(score, str) else getattr(score, "__name__", type(score).__name__)
         self.kind = "examples"
 
@@ -139,7 +139,7 @@ class Scorer:
                     return False
                 same = torch.cat(parts)
             else:
-                same = sum(p * n for p, n in zip(parts, sizes, strict=True)) / count
+                same = (parts[0] * sizes[0] + parts[1] * sizes[1]) / count
             if not torch.allclose(same, whole, rtol=1e-4, atol=1e-6, equal_nan=True):
                 return False
         return True

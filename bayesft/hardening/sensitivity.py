@@ -177,7 +177,7 @@ def sensitivity(
         whole = measured(every)
         alone: dict[str, Robustness] = {}
         without: dict[str, Robustness] = {}
-        steps = [((), 0.0, whole)]
+        steps: list[tuple[tuple[str, ...], float, Robustness]] = [((), 0.0, whole)]
         try:
             for layer, of_layer in names.items():
                 single = measured(set(of_layer))

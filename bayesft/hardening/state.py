@@ -4,6 +4,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ class Snapshot:
             items = [(key, self._keep(each)) for key, each in value.items()]
             return lambda: _refill(value, value.update, ((key, each()) for key, each in items), items)
         if isinstance(value, (list, deque)):
-            items = [self._keep(each) for each in value]
-            return lambda: _refill(value, value.extend, (each() for each in items), items)
+            parts = [self._keep(each) for each in value]
+            return lambda: _refill(value, value.extend, (part() for part in parts), parts)
         if isinstance(value, set):
             items = list(value)
             return lambda: _refill(value, value.update, items, items)
@@ -55,8 +56,7 @@ class Snapshot:
             parts = [self._keep(each) for each in value]
             return lambda: [part() for part in parts] and value
         if isinstance(value, np.ndarray):
-            array = value.copy()
-            return lambda: np.copyto(value, array) or value
+            return partial(_overwritten, value, value.copy())
         return lambda: value
 
     def _tensor(self, tensor: Tensor) -> Callable[[], Tensor]:
@@ -85,6 +85,12 @@ def _refill(container: Any, add: Callable[..., Any], content: Any, items: list[A
         container.clear()
         add(content)
     return container
+
+
+def _overwritten(array: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """The same array, with `content`."""
+    np.copyto(array, content)
+    return array
 
 
 @contextmanager

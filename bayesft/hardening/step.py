@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
-from bayesft.hardening.sites import Place, Sites, call_with, find_places, places_of, sites_of
+from bayesft.hardening.sites import Place, Sites, call_with, places_of, sites_of
 from bayesft.hardening.state import own_random, seed_all, unchanged
-from bayesft.models.sites import dropping
+from bayesft.models.sites import dropping, find_places
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
@@ -49,6 +49,7 @@ class Hardening:
         rise: over which share of the training the bound of the level rises.
         alpha: for `backward`, the share of the loss under faults.
         fixed: whether the faults are at the bound of the level itself, in place of at a level up to it.
+        calibrated: whether `backward` trains for copies that are calibrated in use (docs/calibration.md).
         example: what the network is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
             Sites are found and checks are made with it at once; without it, when the network is first called in a
             step.
@@ -72,6 +73,7 @@ class Hardening:
         *,
         alpha: float = 1.0,
         fixed: bool = False,
+        calibrated: bool = False,
         example: Any = None,
         seed: int = 0,
     ):
@@ -83,7 +85,9 @@ class Hardening:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
             raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
-        self.alpha, self.fixed = alpha, fixed
+        if calibrated and (alpha != 1 or isinstance(fault, FeatureFault)):
+            raise ValueError("calibrated = True: needs alpha = 1 and a fault of parameters")
+        self.alpha, self.fixed, self.calibrated = alpha, fixed, calibrated
         for value in rate.values() if isinstance(rate, Mapping) else [rate]:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
@@ -92,9 +96,10 @@ class Hardening:
         self.model, self.level, self.fault, self.where, self.rise = model, level, fault, where, rise
         self.seed, self.steps = whole_number("seed", seed, None), 0
         self.sites: Sequence[Place] | None = None
-        self._rate, self._wanted, self._rates = rate, sites, []
+        self._rate, self._wanted = rate, sites
+        self._rates: list[float] = []
         check_memory(self._parameters())
-        if sites is not None and all(isinstance(site, Place) for site in sites):
+        if sites is not None and _are_places(sites):
             self._place(sites)
         if example is not None:
             self._prepare(call_with(example), evaluating=True)
@@ -133,14 +138,18 @@ class Hardening:
     def backward(self, loss: Callable[[], Tensor], progress: float = 1.0) -> Tensor:
         """Fault-tolerant training: leave the gradient of (1 − α) · loss + α · loss under faults, as one step does.
 
+        With `calibrated`, it is the gradient of the loss of a faulty copy that is calibrated on the batch.
+
         Args:
             loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`;
-                where α (`alpha`) is 0 or 1, once.
+                where α (`alpha`) is 0 or 1 and nothing is calibrated, once.
             progress: how much of the training is done, from 0 to 1.
 
         Returns:
-            The sum of the two losses.
+            The sum of the two losses, or that of the calibrated copy.
         """
+        if self.calibrated:
+            return self._calibrated(loss, progress)
         value: Tensor | float = 0.0
         if self.alpha < 1:
             clean = (1 - self.alpha) * loss()
@@ -151,13 +160,29 @@ class Hardening:
                 faulty = self.alpha * loss()
                 faulty.backward()
             value = value + faulty.detach()
+        assert isinstance(value, Tensor)  # α is less than 1 or greater than 0
         return value
+
+    def _calibrated(self, loss: Callable[[], Tensor], progress: float) -> Tensor:
+        """The gradient of a copy that is calibrated to a clean pass of the same batch, under dropout like the copy."""
+        from bayesft.calibration.gradient import calibrated_backward, clean_moments
+
+        if not self._ready:  # the first pass finds the sites
+            with unchanged(self.model), self.step(progress):
+                loss()
+            self.steps -= 1
+        assert self.sites is not None
+        seed = derive_seed("hardening", self.seed, self.steps, "clean")
+        with own_random(seed), dropping(self.model, self.sites, self._rates):
+            clean = clean_moments(self.model, "all", loss)
+        return calibrated_backward(self.model, "all", clean, loss, self.step(progress))
 
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
         bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
         level = bound if self.fixed else float(torch.rand((), generator=generator)) * bound
+        assert self.sites is not None  # they are found before a step acts
         with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):
             yield
             if self.sites and not called():
@@ -169,15 +194,16 @@ class Hardening:
     @contextmanager
     def _faulty(self, level: float, number: int) -> Iterator[None]:
         """A faulty copy in the parameters' place. Gradients that arrive go on through the fault."""
-        if isinstance(self.fault, FeatureFault):
-            with struck(self.model, self.fault, level, ("hardening", self.seed), number):
+        fault = self.fault
+        if isinstance(fault, FeatureFault):
+            with struck(self.model, fault, level, ("hardening", self.seed), number):
                 yield
             return
         module_of, thetas = owners(self.model), self._parameters()
 
         def perturb(name: str, theta: Tensor) -> Tensor:
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
-            return perturbed(self.fault, theta, level, seed, name, module_of[name][0])
+            return perturbed(fault, theta, level, seed, name, module_of[name][0])
 
         try:
             with learning_through(thetas, perturb):
@@ -185,8 +211,9 @@ class Hardening:
                 yield
                 changed = [name for name, theta in thetas.items() if theta._version != versions[name]]
         finally:
-            for theta in thetas.values():  # a backward pass that comes too late must not go unnoticed
-                torch.autograd.graph.increment_version(theta)
+            if not self.calibrated:  # a backward pass that comes too late must not go unnoticed
+                for theta in thetas.values():
+                    torch.autograd.graph.increment_version(theta)
         if changed:
             raise ValueError(
                 f"parameter {changed[0]!r} was changed inside of the step: call optimizer.step() after the `with` block"
@@ -222,6 +249,7 @@ class Hardening:
                 names = [site.name if isinstance(site, Place) else site for site in self._wanted]
                 found = sites_of(self.model, call, lambda model, run: places_of(model, run, names), evaluating)
             self._place(found)
+        assert self.sites is not None
         parameters = self._parameters()
         learnt = [name for name, theta in parameters.items() if theta.requires_grad]
         with ExitStack() as stack:
@@ -235,9 +263,14 @@ class Hardening:
                 return call(self.model)
 
             stack.enter_context(torch.no_grad())
-            check_gradient(self.fault, self.level / 2, self.model, learnt)
+            if not isinstance(self.fault, FeatureFault):
+                check_gradient(self.fault, self.level / 2, self.model, learnt)
             check_reach(self.model, run, parameters, snapshot, "in training")
             check_sites(self.model, run, self.sites, snapshot)
+
+
+def _are_places(sites: Sequence[Place | str]) -> TypeGuard[Sequence[Place]]:
+    return all(isinstance(site, Place) for site in sites)
 
 
 def _cloned(value: Any) -> Any:

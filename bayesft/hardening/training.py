@@ -175,7 +175,7 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     learnt = [theta for theta in network.parameters() if theta.requires_grad]
     half = [theta for theta in learnt if theta.dtype == torch.float16]
     others = [theta for theta in learnt if theta.dtype != torch.float16]
-    groups = [{"params": others}, {"params": half, "eps": HALF_EPS}]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": half, "eps": HALF_EPS}]
     return [group for group in groups if group["params"]]
 
 

@@ -158,7 +158,7 @@ def tune(
         ValueError: an argument is not allowed, or the storage belongs to another call; as `evaluate`.
     """
     from bayesft.search.optimizer import Optimizer
-    from bayesft.search.parallel import workers
+    from bayesft.search.parallel import Job, workers
     from bayesft.settings import SearchSettings
 
     if not callable(train):
@@ -202,7 +202,7 @@ def tune(
                         break
                     points = optimizer.ask(min(batch, most - start))
                     values = [{h.name: h.value(u) for h, u in zip(parameters, p, strict=True)} for p in points]
-                    jobs = [
+                    jobs: list[Job] = [
                         (_trial, (work, number, each, torch.get_num_threads()), {})
                         for number, each in enumerate(values, start)
                         if number >= len(done)  # the others come from the storage

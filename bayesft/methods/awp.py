@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesft.methods.method import Hyperparameter, Look, Method
-from bayesft.settings import Settings
 from bayesft.training import Gradient, Loss, Problem, plain_gradient
 
 
@@ -52,7 +51,7 @@ class Awp(Method):
     title = "AWP (weights only)"
     look = Look("#029e73", "-.", "^")
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """gamma: the relative size of the perturbation; 0.01 is the published value."""
 
         gamma: PositiveFloat = 0.01

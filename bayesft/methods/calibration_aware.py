@@ -14,7 +14,6 @@ from pydantic import PositiveFloat
 from bayesft.calibration import calibrated_gradient
 from bayesft.methods.method import Look, Method
 from bayesft.methods.uniform import Rate
-from bayesft.settings import Settings
 from bayesft.training import Gradient, Problem
 
 
@@ -26,8 +25,9 @@ class CalibrationAware(Method):
 
     title = "calibration-aware + dropout"
     look = Look("#0f52ba", (0, (5, 1.5)), "8")
+    for_calibrated = True
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """rate: the dropout rate of every site; sigma_train: the highest level of drift in training (σ, no unit)."""
 
         rate: Rate = 0.3

@@ -12,15 +12,15 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from bayesft.drift import FaultModel, FeatureFault, under_fault
+from bayesft.drift.scope import Where
 from bayesft.methods.method import Hyperparameter, Look, Method
-from bayesft.settings import Settings
 from bayesft.training import Gradient, Loss, Problem, plain_gradient
 
 HIGHEST = 2.0  # of σ_train: there the mean factor of a weight is seven
 
 
 def drift_gradient(
-    fault: FaultModel | FeatureFault, sigma_train: float, parameters: str, rise: float = 0.0
+    fault: FaultModel | FeatureFault, sigma_train: float, parameters: Where, rise: float = 0.0
 ) -> Gradient:
     """The gradient of the loss of one drifted copy, drawn anew at each step.
 
@@ -51,7 +51,7 @@ class DriftAware(Method):
     look = Look("#cc78bc", "--", "D")
     rise = 0.0
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """sigma_train: the highest level of drift in training (σ, no unit)."""
 
         sigma_train: PositiveFloat = 1.0

@@ -57,7 +57,7 @@ def assign_codewords(confusions: np.ndarray, seed: int, restarts: int = 8) -> np
     signs = 2.0 * words - 1
     distance = (words.shape[1] - signs @ signs.T) / 2  # (words, words)
     random = np.random.default_rng(seed)
-    best, best_value = None, -np.inf
+    best, best_value = words[:classes], -np.inf
     for _ in range(restarts):
         chosen = random.permutation(len(words))  # the first C are in use, in the order of the classes
         improved = True

@@ -17,9 +17,8 @@ from bayesft.drift import FaultModel, FeatureFault, faulty_outputs
 from bayesft.drift.faults import Quantise, traits_of
 from bayesft.drift.montecarlo import Copy
 from bayesft.drift.passes import outputs_of
-from bayesft.drift.scope import scoped
+from bayesft.drift.scope import Where, scoped
 from bayesft.methods.method import Hyperparameter, Look, Method
-from bayesft.settings import Settings
 from bayesft.training import Gradient, Loss, Problem
 
 LEVELS = (0.25, 2.0)  # of training, relative to the level that is tested: the range of a search
@@ -29,7 +28,7 @@ Bits = Annotated[int, Field(ge=0, le=16)]
 
 
 def ftt_gradient(
-    fault: FaultModel | FeatureFault, level: float, alpha: float, parameters: str = "all", bits: int = 0
+    fault: FaultModel | FeatureFault, level: float, alpha: float, parameters: Where = "all", bits: int = 0
 ) -> Gradient:
     """The gradient of (1 − α) · ℓ(without faults) + α · ℓ(under the fault).
 
@@ -97,7 +96,7 @@ class Ftt(Method):
     title = "fault-tolerant training"
     look = Look("#332288", "-", "d")
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """What is tuned.
 
         alpha: the share α of the loss under the fault; level: of the fault in training, as a multiple of the level

@@ -56,8 +56,9 @@ class Method:
 
     `title` and `look` are for reports. `needs` names the methods whose networks must be trained before. `search` is
     None for a method whose hyperparameters are given; else it holds the method's own changes of the search settings.
-    Without `final_training` the result of a search is the best trial's network. `Settings` holds what params.yaml may
-    give; its defaults serve `harden` and a search.
+    Without `final_training` the result of a search is the best trial's network. `for_calibrated` marks a method whose
+    copies are meant to be calibrated in use. `Settings` holds what params.yaml may give; its defaults serve `harden`
+    and a search.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Method:
     search: Mapping[str, Any] | None = None
     final_training: bool = True
     detects: bool = False
+    for_calibrated: bool = False
 
     class Settings(Settings):
         """No settings."""

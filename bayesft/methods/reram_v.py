@@ -23,7 +23,6 @@ from bayesft.calibration import reestimate_batch_norm
 from bayesft.methods.method import Look, Method
 from bayesft.models import build
 from bayesft.seeds import derive_seed
-from bayesft.settings import Settings
 from bayesft.training import Problem, Trained, accuracy, fit
 
 SHARE_PER_ROUND = 0.1
@@ -104,7 +103,7 @@ class ReramV(Method):
     look = Look("#ca9161", ":", "v")
     needs = ("erm",)
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """sigma_device: σ_d of the devices' variation; rounds: of repair; devices: how many."""
 
         sigma_device: PositiveFloat = 0.5

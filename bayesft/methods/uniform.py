@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bayesft.methods.method import Hyperparameter, Look, Method
-from bayesft.settings import Settings
 from bayesft.training import Problem
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -21,7 +20,7 @@ class Uniform(Method):
     title = "uniform dropout"
     look = Look("#56b4e9", "-.", "P")
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         """rate: the dropout rate of every site."""
 
         rate: Rate = 0.5

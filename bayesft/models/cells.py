@@ -46,14 +46,15 @@ class Architecture(NamedTuple):
         parts = [part.partition(":") for part in text.split(";")]
         if [part[0].strip() for part in parts] != list(KINDS):
             raise ValueError(f"architecture {text!r}: must be 'normal: …; reduce: …'")
-        plans = []
+        plans: list[CellPlan] = []
         for kind, _, rest in parts:
-            plan = []
+            plan: list[Node] = []
             for word in rest.split():
                 edges = [edge.partition("@") for edge in word.split("+")]
                 if len(edges) != 2 or not all(source.isdigit() for _, _, source in edges):
                     raise ValueError(f"architecture, {kind.strip()} cell: node {word!r} must be 'op@input+op@input'")
-                plan.append(tuple((int(source), op) for op, _, source in edges))
+                first, second = ((int(source), op) for op, _, source in edges)
+                plan.append((first, second))
             plans.append(tuple(plan))
         return cls(*plans).check()
 
@@ -136,11 +137,11 @@ class Space:
             kind, node, side = places[_draw(generator, len(places))]
             source, op = architecture[kind][node][side]
             if _draw(generator, 2) and len(self.operations) > 1:
-                others = [other for other in self.operations if other != op]
-                op = others[_draw(generator, len(others))]
+                operations = [other for other in self.operations if other != op]
+                op = operations[_draw(generator, len(operations))]
             else:
-                others = [other for other in range(node + 2) if other != source]
-                source = others[_draw(generator, len(others))]
+                sources = [other for other in range(node + 2) if other != source]
+                source = sources[_draw(generator, len(sources))]
             found = with_edge(architecture, (kind, node, side), (source, op))
             if _is_allowed(found):
                 return found
@@ -151,7 +152,7 @@ def with_edge(architecture: Architecture, place: tuple[int, int, int], edge: Edg
     kinds = [[list(node) for node in plan] for plan in architecture]
     kind, node, side = place
     kinds[kind][node][side] = edge
-    return Architecture(*(tuple(tuple(node) for node in plan) for plan in kinds))
+    return Architecture(*(tuple((first, second) for first, second in plan) for plan in kinds))
 
 
 def _is_allowed(architecture: Architecture) -> bool:
@@ -195,6 +196,7 @@ class Cell(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         states = [self.preprocess[0](a), self.preprocess[1](b)]
         for operations, keys in zip(self.nodes, self.edges, strict=True):
+            assert isinstance(operations, nn.ModuleDict)
             parts = [operations[key](states[int(key.rpartition("@")[2])]) for key in keys]
             states.append(parts[0] + parts[1])
         return torch.cat(states[2:], 1)
@@ -232,12 +234,13 @@ class SharedNetwork(CellNetwork):
         """The network of one architecture, whose modules are those of this one: what trains it trains this one."""
         cells = []
         for cell, reduces in zip(self.cells, self.reducing, strict=True):
+            assert isinstance(cell, Cell)
             edges = keys_of(architecture[int(reduces)])
-            nodes = [
-                nn.ModuleDict({key: operations[key] for key in keys})
-                for operations, keys in zip(cell.nodes, edges, strict=True)
-            ]
-            cells.append(Cell(cell.preprocess, nn.ModuleList(nodes), edges))
+            nodes = nn.ModuleList()
+            for operations, keys in zip(cell.nodes, edges, strict=True):
+                assert isinstance(operations, nn.ModuleDict)
+                nodes.append(nn.ModuleDict({key: operations[key] for key in keys}))
+            cells.append(Cell(cell.preprocess, nodes, edges))
         return CellNetwork(self.stem, nn.ModuleList(cells), self.head, self.divisor).train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -246,7 +249,7 @@ class SharedNetwork(CellNetwork):
 
 def keys_of(plan: CellPlan) -> tuple[tuple[str, str], ...]:
     """For each node, the keys of its two operations in a `Cell`."""
-    return tuple(tuple(f"{op}@{source}" for source, op in node) for node in plan)
+    return tuple((f"{first_op}@{first}", f"{second_op}@{second}") for (first, first_op), (second, second_op) in plan)
 
 
 def cell_network(

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, TypeVar
 
 from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,14 +51,14 @@ def convolution(inputs: int, outputs: int, size: int, normalization: str | None,
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=normalization is None)
 
 
-def he_normal(model: nn.Module) -> nn.Module:
+def he_normal(model: Network) -> Network:
     """Draw the weights of convolutions (fan out) and hidden linear layers (fan in) as He et al. (2015); biases are 0.
 
     The last layer, which gives the logits, keeps PyTorch's default.
     """
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     for layer in layers[:-1]:
-        mode = "fan_out" if isinstance(layer, nn.Conv2d) else "fan_in"
+        mode: Literal["fan_out", "fan_in"] = "fan_out" if isinstance(layer, nn.Conv2d) else "fan_in"
         nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -103,6 +103,9 @@ def preact_resnet(
         ("fc", nn.Linear(inputs, outputs)),
     ]
     model = he_normal(nn.Sequential(OrderedDict(modules)))
-    for block in [module for module in model.modules() if isinstance(module, PreActivationBlock)]:
-        nn.init.zeros_(block.branch[-1].weight)
+    for module in model.modules():
+        if isinstance(module, PreActivationBlock):
+            last = module.branch[-1]
+            assert isinstance(last, nn.Conv2d)
+            nn.init.zeros_(last.weight)
     return model

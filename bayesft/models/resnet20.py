@@ -52,7 +52,7 @@ def resnet20(outputs: int = 10, channels: int = 16, stem_stride: int = 1) -> nn.
     """
     if channels < 1:
         raise ValueError(f"channels = {channels}: must be at least 1")
-    modules = [("stem", nn.Sequential(*_unit(3, channels, 3, stem_stride), nn.ReLU()))]
+    modules: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(*_unit(3, channels, 3, stem_stride), nn.ReLU()))]
     inputs = channels
     for stage, stride in enumerate((1, 2, 2)):
         outer = channels * 2**stage
@@ -73,7 +73,7 @@ def mobilenet_v2(outputs: int = 10, width: float = 1.0, stem_stride: int = 1) ->
     if width <= 0:
         raise ValueError(f"width = {width}: must be greater than 0")
     inputs = scaled(32, width)
-    modules = [("stem", nn.Sequential(*_unit(3, inputs, 3, stem_stride), nn.ReLU6()))]
+    modules: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(*_unit(3, inputs, 3, stem_stride), nn.ReLU6()))]
     for stage, (expansion, base, count, stride) in enumerate(MOBILE, 1):
         blocks = []
         for block in range(count):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +52,19 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Sites(Sequence[Any]):
+class Sites(Sequence[Place]):
     """The places where dropout can go, in the order of a pass, and the layers that have none, with the reason."""
 
     places: tuple[Place, ...]
     without: dict[str, str]
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Place, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Place | tuple[Place, ...]:
         return self.places[index]
 
     def __len__(self) -> int:
@@ -116,7 +122,8 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
             if source is not call and sources.layers_of(source) and not steers:
                 found.setdefault(source, set()).add(position)
             reasons.update(dict.fromkeys(sources.layers_of(source), steers or "ignored"))
-    places, names = [], {}
+    places: list[Place] = []
+    names: dict[str, list[_Call]] = {}
     for call in calls:
         if call in found and not ignored(call.name):
             names.setdefault(call.name, []).append(call)
@@ -158,9 +165,11 @@ def places_of(model: nn.Module, run: Callable[[], Any], names: Iterable[str]) ->
 
 def _place(calls: list[_Call], after: tuple[str, ...], of: int, outputs: tuple[int, ...], sources: "_Sources") -> Place:
     first = calls[0]
+    assert first.tensor is not None  # what has a site gives a tensor
     numbers = tuple(call.index for call in calls)
     shape, kind = tuple(first.tensor.shape), type(first.module).__name__
-    return Place(first.name, kind, after, shape, _axis(first, sources), numbers, of, outputs, first.alone)
+    axis = _axis(first, len(shape), sources)
+    return Place(first.name, kind, after, shape, axis, numbers, of, outputs, first.alone)
 
 
 @contextmanager
@@ -221,7 +230,7 @@ def each_tensor(value: Any, change: Callable[[int, Tensor], Tensor]) -> Any:
         if isinstance(value, Tensor):
             return change(next(number), value) if value.is_floating_point() or value.is_complex() else value
         if isinstance(value, Mapping):
-            changed = value.copy()
+            changed = cast(dict[str, Any], value).copy()  # as every mapping that a network returns can
             for key, each in value.items():
                 changed[key] = walk(each)
             return changed
@@ -235,7 +244,12 @@ def each_tensor(value: Any, change: Callable[[int, Tensor], Tensor]) -> Any:
 
 def _floats(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    each_tensor(value, lambda _, tensor: (found.append(tensor), tensor)[1])
+
+    def note(_: int, tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    each_tensor(value, note)
     return found
 
 
@@ -402,15 +416,15 @@ def _attends(node: Any, depth: int = 8) -> bool:
     return False
 
 
-def _axis(call: _Call, sources: _Sources) -> int | None:
+def _axis(call: _Call, dimensions: int, sources: _Sources) -> int | None:
     """The axis of the channels of feature maps: the second behind kernels, the last behind matrices."""
     layers = sources.layers_of(call)
     of_kernels = any(
         theta.dim() > 2 for layer in layers for theta in layer.module.parameters(recurse=False) if theta is not None
     ) or any(isinstance(layer.module, nn.modules.conv._ConvNd) for layer in layers)
-    if call.tensor.dim() > 2 and (of_kernels or (not layers and call.tensor.dim() == 4)):
+    if dimensions > 2 and (of_kernels or (not layers and dimensions == 4)):
         return 1
-    return -1 if call.tensor.dim() > 3 else None
+    return -1 if dimensions > 3 else None
 
 
 class _Ignore:

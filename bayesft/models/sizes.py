@@ -1,6 +1,7 @@
 """How large a network is: parameters and multiply-accumulates."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ def size(model: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> tuple[int, i
     Returns:
         The number of parameters, and the number of multiply-accumulates of convolutions and linear layers alone.
     """
-    count = 0
+    count, kinds = 0, (nn.modules.conv._ConvNd, nn.Linear)
 
-    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         nonlocal count
+        assert isinstance(module, kinds)
         count += output.numel() * module.weight[0].numel()
 
-    layers = [module for module in model.modules() if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))]
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         with eval_mode(model):

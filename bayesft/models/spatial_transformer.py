@@ -25,9 +25,11 @@ class Transformer(nn.Module):
             nn.ELU(),
             nn.Linear(features, 6),
         )
-        nn.init.zeros_(self.localization[-1].weight)
+        last = self.localization[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
         with torch.no_grad():
-            self.localization[-1].bias.copy_(torch.eye(2, 3).flatten())
+            last.bias.copy_(torch.eye(2, 3).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         theta = self.localization(x).view(-1, 2, 3).float()  # half precision is a tenth of a pixel

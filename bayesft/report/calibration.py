@@ -13,11 +13,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.report.details import markdown
-from bayesft.report.results import TaskResults, show
+from bayesft.report.results import TaskResults, known, show
 from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
 from bayesft.tasks import TASKS
 
@@ -61,7 +62,9 @@ class Calibrated:
         places = [np.flatnonzero(np.isclose(result.sigmas, sigma)) for sigma in first["sigmas"]]
         if any(len(place) != 1 for place in places):
             raise ValueError(f"calibrated at σ = {first['sigmas']}, without calibration at {result.sigmas.tolist()}")
-        accuracy, about, details = {}, {}, {}
+        accuracy: dict[str, np.ndarray] = {}
+        about: dict[str, list[dict[str, Any]]] = {}
+        details = {}
         for row, of_seed in files.items():
             with_it = np.array([of_seed[seed]["accuracy"] for seed in result.seeds])
             without = result.accuracy[row][:, np.concatenate(places), : with_it.shape[2]]
@@ -82,11 +85,11 @@ class Calibrated:
 
     def gain(self, row: str) -> Estimate:
         """The mean accuracy of a row's calibrated copies minus that of the same copies without, paired."""
-        return self.results.difference(row + MARK, row)
+        return known(self.results.difference(row + MARK, row))
 
     def mean(self, values: np.ndarray) -> Estimate:
         """The mean accuracy over the range of σ of `values` (seeds, σ, draws)."""
-        return replace(self.results, accuracy={"": values}, about={"": [{}]}).area("")
+        return known(replace(self.results, accuracy={"": values}, about={"": [{}]}).area(""))
 
     @property
     def range(self) -> str:
@@ -129,7 +132,8 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
     for (left, right), (task, of) in zip(pairs, found.items(), strict=False):
         result = of.results
         for place, row in enumerate(reversed(of.rows)):
-            without, with_it, colour = result.area(row), result.area(row + MARK), result.look(row).colour
+            without, with_it = known(result.area(row)), known(result.area(row + MARK))
+            colour = result.look(row).colour
             left.plot([without.mean, with_it.mean], [place, place], color=colour, lw=1, alpha=0.6)
             for e, face in ((without, "white"), (with_it, colour)):
                 left.errorbar(e.mean, place, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=5, capsize=2)
@@ -167,7 +171,7 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
             counts = dict(sorted(counts.items(), key=lambda entry: int(entry[0])))
             means = [of.mean(values) for values in counts.values()]
             curve(left, list(map(int, counts)), means, look, result.title(row) + MARK, i)
-            left.axhline(result.area(row).mean, color=look.colour, ls=":", lw=1)
+            left.axhline(known(result.area(row)).mean, color=look.colour, ls=":", lw=1)
             layers = {"none": result.accuracy[row], **of.details[row]["layers"], "all": result.accuracy[row + MARK]}
             for place, values in enumerate(reversed(layers.values())):
                 e = of.mean(values)
@@ -188,7 +192,7 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
     return "Left: how many images. Middle: which layers. Right: a device that is calibrated once, and drifts on."
 
 
-def _further(ax, of: Calibrated, row: str) -> None:
+def _further(ax: Axes, of: Calibrated, row: str) -> None:
     """Accuracy of a row's copies that were calibrated at one σ and are used at each."""
     result = of.results
     accuracy_axes(ax, result.sigmas[-1])
@@ -225,7 +229,7 @@ def tables(found: Mapping[str, Calibrated]) -> str:
 def lines(found: Mapping[str, Calibrated]) -> pd.DataFrame:
     """Every number behind it: a line for each task, row, setting, seed, draw and σ. "none": without calibration."""
     columns = ["task", "row", "setting", "seed", "draw", "sigma", "accuracy"]
-    rows: list[tuple] = []
+    rows: list[tuple[object, ...]] = []
     for task, of in found.items():
         for row in of.rows:
             settings = {"none": of.results.accuracy[row], f"{of.images} images": of.results.accuracy[row + MARK]}

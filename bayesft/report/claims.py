@@ -108,8 +108,8 @@ class Finding:
     why: str = ""
 
 
-def _beats(first: str, others: Iterable[str], *places: str, **how: object) -> tuple[Comparison, ...]:
-    return tuple(Comparison(Side(first, places, **how), Side(other, places, **how)) for other in others)
+def _beats(first: str, others: Iterable[str], *places: str) -> tuple[Comparison, ...]:
+    return tuple(Comparison(Side(first, places), Side(other, places)) for other in others)
 
 
 def _equals(first: str, others: Iterable[str], *places: str) -> tuple[Comparison, ...]:
@@ -307,7 +307,7 @@ def _compare(
     if not all(places):
         lacking = next(side for side, found in zip(sides, places, strict=True) if not found)
         return replace(missing, why=f"no results of {lacking.row} on {_names(lacking.places)}")
-    if why := _incomparable(*places, budgets):
+    if why := _incomparable(places[0], places[1], budgets):
         return replace(missing, why=why)
     used = [results[place] for place in dict.fromkeys((*places[0], *places[1]))]
     common = sorted(set.intersection(*(set(result.seeds) for result in used)))
@@ -319,13 +319,13 @@ def _compare(
         return replace(_cost(missing, places[0], results), **about)
     if comparison.kind == "ratio":
         return replace(_ratio(missing, places[0], results), draws=draws)
-    values = [_measured(side, found, results, common) for side, found in zip(sides, places, strict=True)]
-    if any(value is None for value in values):
+    first, second = (_measured(side, found, results, common) for side, found in zip(sides, places, strict=True))
+    if first is None or second is None:
         asked = [(results[place].measured_to if side.at is None else side.at, results[place].sigmas[-1])
                  for side, found in zip(sides, places, strict=True) for place in found]  # fmt: skip
         need, last = next((need, last) for need, last in asked if need > last + 1e-9)
         return replace(missing, why=f"σ was evaluated to {last:g}, {need:g} is needed")
-    apart = values[0] - values[1]  # by seed
+    apart = first - second  # by seed
     e = estimate(apart[:, None])
     if len(apart) == 1:
         e = Estimate(e.mean, float("nan"), "seeds", 1)
@@ -390,7 +390,7 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
     An accuracy below that of a guess counts as a guess. p is multiplied by the number of points where the ratio
     exceeds the paper's: the greatest of many is not one test.
     """
-    best: tuple = ()
+    best: tuple[np.ndarray, str, float, float] | None = None
     first, second = missing.comparison.first.row, missing.comparison.second.row
     points = 0
     for place in places:
@@ -399,19 +399,20 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
         apart = logs[0] - logs[1]
         points += apart.shape[1]
         at = int(apart.mean(0).argmax())
-        if not best or apart[:, at].mean() > best[0].mean():
+        if best is None or apart[:, at].mean() > best[0].mean():
             errors = [1 - result.accuracy[row][:, at].mean() for row in (first, second)]
             best = apart[:, at], place, float(result.sigmas[at]), errors[1] / errors[0] if errors[0] else np.inf
-    logs, place, sigma, fewer = best
-    e = estimate(logs[:, None])
+    assert best is not None  # there is a place
+    gains, place, sigma, fewer = best  # gains: by seed
+    e = estimate(gains[:, None])
     ratio = float(np.exp(e.mean))
-    half = float(np.exp(e.mean + e.half_width) - ratio) if len(logs) > 1 else float("nan")
-    p = p_value(logs, np.log(TIMES))
+    half = float(np.exp(e.mean + e.half_width) - ratio) if len(gains) > 1 else float("nan")
+    p = p_value(gains, np.log(TIMES))
     p = min(1.0, p * points) if ratio >= TIMES else p
     why = f"greatest ratio: {_name(place)} at σ = {sigma:g}; there {fewer:.2f} times fewer errors"
-    about = {"data": _data([place], results), "seeds": len(logs)}
-    finding = replace(missing, difference=Estimate(ratio, half, "seeds", len(logs)), **about)
-    decided = _decided(finding, SUPPORTED if ratio >= TIMES else CONTRADICTED, p, len(logs))
+    difference = Estimate(ratio, half, "seeds", len(gains))
+    finding = replace(missing, difference=difference, data=_data([place], results), seeds=len(gains))
+    decided = _decided(finding, SUPPORTED if ratio >= TIMES else CONTRADICTED, p, len(gains))
     return replace(decided, why=why)
 
 
@@ -466,7 +467,7 @@ def _names(places: Sequence[str]) -> str:
 
 def _data(places: Sequence[str], results: Mapping[str, TaskResults]) -> str:
     """The data sets, stand-ins by their own name, and how many training images there were."""
-    said = {}
+    said: dict[str, None] = {}
     for place in places:
         data = results[place].data
         name = heading(place.removeprefix("ablation-").partition("/")[0], data["source"]).rpartition(", ")[2]

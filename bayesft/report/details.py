@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from bayesft.report.results import METRICS, NOT_MEASURED, TaskResults, letters, notes, show
+from bayesft.report.results import METRICS, NOT_MEASURED, TaskResults, known, letters, notes, show
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study, landscape_text, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
@@ -90,7 +90,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     if pictured:
         parts.append(f"This panel alone: [PNG](figures/figure3{panel}.png), [PDF](figures/figure3{panel}.pdf)")
     if weak(result):
-        clean = result.at(BASELINE, 0.0).mean
+        clean = known(result.at(BASELINE, 0.0)).mean
         parts.append(
             f"**This panel can't be read as evidence:** without drift, ERM reaches {clean:.3f}, "
             f"less than {least(task, result)}" + ("." if result.chance is None else f" ({result.chance:.3f}).")
@@ -164,7 +164,7 @@ def without_norm(result: TaskResults, row: str) -> str:
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
     table = {}
     for row, name in names.items():
-        levels = LEVELS if result.at(row, 0.3) else COARSE_LEVELS
+        levels: tuple[float, ...] = LEVELS if result.at(row, 0.3) else COARSE_LEVELS
         levels = DETECTION_LEVELS if result.chance is None else levels
         cells = {f"σ = {level:g}": show(result.at(row, level)) for level in levels}
         if not minus and (share := result.clean_share(row)) is not None:

@@ -3,18 +3,21 @@
 Every function writes a PNG and a PDF, and gives the caption: what a reader must know of the numbers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from bayesft.data.scenes import Scene
 from bayesft.evaluation.boundary import Boundaries
@@ -194,7 +197,7 @@ def _shown_to(results: Sequence[TaskResults], rows: Sequence[Sequence[str]]) -> 
     return max(ends)
 
 
-def _shown(axes: Sequence[Axes], results) -> dict:
+def _shown(axes: Iterable[Axes], results: Iterable[TaskResults]) -> dict[str, Artist]:
     """What a legend for all of `axes` shows: each label once, in the order of the reports."""
     found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     order = [*(result.title(row) for result in results for row in result.shown or result.accuracy), *sorted(found)]
@@ -211,8 +214,8 @@ def figure_4(pictures: Pictures, result: TaskResults, folder: Path, note: str) -
     columns = len(pictures.sigmas)
     width = PAGE / columns
     heights = [len(rows) * width * h / w + 0.35 for h, w in sizes]
-    figure = plt.figure(figsize=(PAGE, sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure = plt.figure(figsize=(PAGE, sum(heights)), layout=layout)
     blocks = figure.subfigures(len(sizes), 1, height_ratios=heights, squeeze=False)[:, 0]
     for i, block in enumerate(blocks):
         axes = block.subplots(len(rows), columns, squeeze=False)
@@ -235,7 +238,7 @@ def figure_4(pictures: Pictures, result: TaskResults, folder: Path, note: str) -
     return f"{note}; {more}."
 
 
-def _found(ax, truth: Scene, found: Mapping[str, Any], colour, scale: float) -> None:
+def _found(ax: Axes, truth: Scene, found: Mapping[str, Tensor], colour: str, scale: float) -> None:
     """An image with what is in it and what was found; `scale`: pixels of the image per inch of the figure."""
     height, width = truth.image.shape[1:]
     ax.imshow(truth.image.permute(1, 2, 0).numpy(), interpolation="none")  # a PDF keeps its pixels
@@ -244,9 +247,9 @@ def _found(ax, truth: Scene, found: Mapping[str, Any], colour, scale: float) -> 
     ax.imshow(shade, interpolation="none")
     for mask in truth.masks.numpy():
         edges = np.pad(mask, 1).astype(float)  # so that the outline closes at the border of the image
-        x, y = np.arange(-1, width + 1), np.arange(-1, height + 1)
-        ax.contour(x, y, edges, levels=[0.5], colors="black", linewidths=0.9)
-        ax.contour(x, y, edges, levels=[0.5], colors="white", linewidths=0.9, linestyles=[(0, (2.5, 2.5))])
+        columns, rows = np.arange(-1, width + 1), np.arange(-1, height + 1)
+        ax.contour(columns, rows, edges, levels=[0.5], colors="black", linewidths=0.9)
+        ax.contour(columns, rows, edges, levels=[0.5], colors="white", linewidths=0.9, linestyles=[(0, (2.5, 2.5))])
     size = (24 / 72 * scale, 11 / 72 * scale)  # of a score, in pixels
     taken: list[tuple[float, float]] = []
     for (x1, y1, x2, y2), score in zip(found["boxes"].tolist(), found["scores"].tolist(), strict=True):
@@ -295,12 +298,12 @@ def figure_search(results: Results, folder: Path) -> str:
     Raises:
         ValueError: No task has both searches.
     """
-    results = {task: result for task, result in results.items() if best_apart(result) is not None}
-    if not results:
+    gains = {task: apart for task, result in results.items() if (apart := best_apart(result)) is not None}
+    if not gains:
         raise ValueError("no task has both searches: leave this figure out")
 
     def panel(ax: Axes, task: str, result: TaskResults) -> None:
-        apart = best_apart(result)
+        apart = gains[task]
         ax.axhline(0, color="0.3", lw=1, zorder=1)
         e = [_over_seeds(apart[:, n]) for n in range(apart.shape[1])]
         curve(ax, np.arange(1, len(e) + 1), e, result.look(SUBJECT), "surrogate minus random search")
@@ -309,7 +312,7 @@ def figure_search(results: Results, folder: Path) -> str:
         ax.set(xlabel="trial", ylabel="gain in objective")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
-    _panels(results, folder, "search", panel)
+    _panels({task: results[task] for task in gains}, folder, "search", panel)
     return (
         "The best objective so far, on validation images, of the surrogate's search minus that of random search with "
         "as many trials, paired by seed; band: 95 % interval over seeds, where there are several."

@@ -18,24 +18,28 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from bayesft.drift import any_fault
-from bayesft.drift.faults import traits_of
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, paired
 from bayesft.fault_tolerance import CHANNELS, ROWS
 from bayesft.methods import Look
-from bayesft.models.cells import KINDS, Architecture
+from bayesft.models.cells import KINDS, Architecture, CellPlan
 from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MORE_COST, NOT_RUN, SUPPORTED, worst
-from bayesft.report.results import FEW
-from bayesft.report.style import curve, save, titled
+from bayesft.report.results import FEW, known
+from bayesft.report.style import COLUMN, PAGE, curve, save, titled
+from bayesft.tasks import STAND_INS
 
 CLEAN = 0.05  # of clean accuracy may be lost before a network counts as undertrained
 MARKERS, DASHES = "osD^vPX*pdhH<>", ("-", "--", "-.", ":")
 SEARCHED = ("found", "random-1", "random-2", "random-3", "largest")  # cells of equal size
 NAMES = {"stuck": "stuck cells (adSAF)", "mibb": "bit flips of multipliers (MiBB)", "lognormal": "log-normal drift"}
+SHORT = {"stuck": "stuck cells", "mibb": "bit flips", "lognormal": "drift"}
+AXES = {"stuck": "share of stuck cells p", "mibb": "share of faulty multiply-accumulates", "lognormal": "drift level σ"}
+HOW = {"bn-device": "batch norm by device", "bn-pooled": "batch norm pooled", "channels": "calibrated"}
+CURVES = ("plain", "ftt", "found", "drift_dropout", "drift_ftt")  # rows with a curve; the gains have all
+COLOURS = ("#949494", "#0173b2", "#de8f05", "#d55e00", "#000000", "#117733")  # of six curves
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,15 @@ class Chapter:
     def title(self, key: tuple[str, str]) -> str:
         """A row's name; with the fault of its training where there are several."""
         several = sum(row == key[1] for _, row in self.networks) > 1
-        return ROWS[key[1]].title + (f" ({key[0]})" if several else "")
+        return ROWS[key[1]].title + (f" under {SHORT[key[0]]}" if several else "")
+
+    def data(self) -> Mapping[str, Any]:
+        """Which images all of it is on."""
+        return next(of["data"] for seeds in self.networks.values() for of in seeds.values())
+
+    def images(self) -> str:
+        """The name of the images in titles."""
+        return STAND_INS["CIFAR-10"] if self.data()["source"] == "embedded" else "CIFAR-10"
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class Claim:
     paper: str = ""
 
 
-def _greater(first: tuple, *seconds: tuple) -> tuple[Comparison, ...]:
+def _greater(first: tuple[str, ...], *seconds: tuple[str, ...]) -> tuple[Comparison, ...]:
     return tuple(Comparison(Measure(*first), Measure(*second)) for second in seconds)
 
 
@@ -215,9 +227,7 @@ def findings(chapter: Chapter) -> list[Finding]:
     """The verdict of every comparison of every claim."""
     found = [_look(chapter, claim, comparison) for claim in CLAIMS for comparison in claim.comparisons]
     corrected = holm([each.p for each in found])
-    return [
-        replace(each, corrected=float(p), **_decided(each, float(p))) for each, p in zip(found, corrected, strict=True)
-    ]
+    return [_decided(each, float(p)) for each, p in zip(found, corrected, strict=True)]
 
 
 def verdict(of: Sequence[Finding]) -> str:
@@ -228,24 +238,24 @@ def verdict(of: Sequence[Finding]) -> str:
 def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
     """The difference of a comparison, before any verdict."""
     first, second, kind = comparison.first, comparison.second, comparison.kind
-    if kind == "size":
-        sizes = [chapter.size(side.row, side.trained) for side in (first, second)]
-        if None in sizes:
-            return Finding(claim, comparison, NOT_RUN, why="a network is not of this run")
-        ratio = sizes[0][1] / sizes[1][1]
-        verdict = SUPPORTED if ratio <= MORE_COST else CONTRADICTED
-        return Finding(claim, comparison, verdict, Estimate(ratio, 0.0, "counted", 1))
-    if kind == "slope":
+    if second is None:  # a slope
         slopes = _slopes(chapter, first, comparison.over)
         if slopes is None:
             return Finding(claim, comparison, NOT_RUN, why="fewer than three cells of this run have been trained")
         return Finding(claim, comparison, INCONCLUSIVE, estimate(slopes), _p(slopes), seeds=len(slopes))
-    sides = [chapter.at(side.row, side.trained, side.under, side.how) for side in (first, second)]
-    if any(side is None for side in sides):
+    if kind == "size":
+        one_size, other_size = (chapter.size(side.row, side.trained) for side in (first, second))
+        if one_size is None or other_size is None:
+            return Finding(claim, comparison, NOT_RUN, why="a network is not of this run")
+        ratio = one_size[1] / other_size[1]
+        verdict = SUPPORTED if ratio <= MORE_COST else CONTRADICTED
+        return Finding(claim, comparison, verdict, Estimate(ratio, 0.0, "counted", 1))
+    one, other = (chapter.at(side.row, side.trained, side.under, side.how) for side in (first, second))
+    if one is None or other is None:
         return Finding(claim, comparison, NOT_RUN, why="too small: a row is not of this run")
-    seeds = min(map(len, sides))
-    sides = [side[:seeds] for side in sides]
-    return Finding(claim, comparison, INCONCLUSIVE, paired(*sides), _p(sides[0] - sides[1]), seeds=seeds)
+    seeds = min(len(one), len(other))
+    one, other = one[:seeds], other[:seeds]
+    return Finding(claim, comparison, INCONCLUSIVE, paired(one, other), _p(one - other), seeds=seeds)
 
 
 def _p(values: np.ndarray) -> float:
@@ -253,16 +263,18 @@ def _p(values: np.ndarray) -> float:
     return p_value(values.mean(1)) if len(values) >= FEW else float("nan")
 
 
-def _decided(found: Finding, corrected: float) -> dict[str, str]:
+def _decided(found: Finding, corrected: float) -> Finding:
+    """The finding with its corrected p, and with a verdict where that allows one."""
+    found = replace(found, corrected=corrected)
     if found.verdict != INCONCLUSIVE:
-        return {}
+        return found
     if found.seeds < FEW:
-        return {"why": "too few seeds"}
+        return replace(found, why="too few seeds")
     if not corrected < LEVEL:
-        return {}
-    if found.comparison.kind == "slope" or found.difference.mean > 0:
-        return {"verdict": SUPPORTED}
-    return {"verdict": CONTRADICTED}
+        return found
+    if found.comparison.kind == "slope" or known(found.difference).mean > 0:
+        return replace(found, verdict=SUPPORTED)
+    return replace(found, verdict=CONTRADICTED)
 
 
 def _slopes(chapter: Chapter, measure: Measure, over: str) -> np.ndarray | None:
@@ -284,46 +296,39 @@ def _slopes(chapter: Chapter, measure: Measure, over: str) -> np.ndarray | None:
 def figure_faults(chapter: Chapter, folder: Path) -> None:
     """Accuracy against the fault level, a panel for each fault; calibrated networks as hollow marks at its level."""
     faults = chapter.faults()
-    figure, axes = plt.subplots(1, len(faults), figsize=(4.6 * len(faults), 4.2), squeeze=False)
-    looks = _looks(chapter)
+    keys = [key for key in dict.fromkeys(key for f in faults for key in chapter.under(f)) if key[1] in CURVES]
+    looks = {key: Look(*of) for key, of in zip(keys, zip(COLOURS, DASHES * 2, MARKERS, strict=False), strict=False)}
+    figure, axes = plt.subplots(1, len(faults), figsize=(PAGE, 2.9), squeeze=False, layout="constrained", sharey=True)
     for place, fault in zip(axes[0], faults, strict=True):
-        for number, key in enumerate(chapter.under(fault)):
+        for number, key in enumerate(key for key in looks if key in chapter.under(fault)):
             _curve(place, chapter, key, fault, looks[key], number)
-        place.set(ylim=(0, 1), ylabel="accuracy", xlabel=_axis(fault))
+        place.set(ylim=(0, 1), xlabel=AXES[fault])
         if fault == "mibb":
-            levels = [x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
-                      for x in each["faults"][fault]["levels"] if x > 0]  # fmt: skip
-            place.set_xscale("symlog", linthresh=min(levels))
+            levels = sorted({x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
+                             for x in each["faults"][fault]["levels"]})  # fmt: skip
+            place.set_xscale("symlog", linthresh=next(x for x in levels if x > 0))
+            place.set_xticks(levels, [f"{x:.1g}".replace("e-0", "e-") for x in levels], fontsize=6)
+            place.minorticks_off()
         if fault != "lognormal":
             place.axvline(chapter.plan["faults"][fault]["level"], color="0.5", lw=0.8, ls=":")
-        titled(place, NAMES[fault], _counts(chapter, fault))
+        titled(place, NAMES[fault], f"{chapter.images()}, {_counts(chapter, fault)}", "95 % bands over seeds")
+    axes[0, 0].set_ylabel("accuracy")
     handles = {h.get_label(): h for place in axes[0] for h in place.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncol=3, fontsize=7)
-    figure.tight_layout()
+    hollow = "hollow: batch norm estimated again by device"
+    handles |= {hollow: Line2D([], [], color="0.3", ls="", marker="o", mfc="none", label=hollow)}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3, fontsize=7)
     save(figure, folder, "ftt_faults")
-
-
-def _looks(chapter: Chapter) -> dict[tuple[str, str], Look]:
-    """A look for each (fault of training, row)."""
-    order = list(ROWS)
-    keys = sorted(chapter.networks, key=lambda key: (order.index(key[1]), key[0]))
-    colours = sns.color_palette("husl", max(len(keys), 1)).as_hex()
-    return {key: Look(colours[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, key in enumerate(keys)}
 
 
 def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look: Look, number: int) -> None:
     seeds = [chapter.networks[key][seed]["faults"][fault] for seed in sorted(chapter.networks[key])]
     levels = seeds[0]["levels"]
     estimates = [estimate(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
-    curve(place, levels, estimates, look, chapter.title(key), number)
+    few = len(seeds) < FEW
+    curve(place, levels, estimates, look, chapter.title(key) + (f" ({len(seeds)} seed)" if few else ""), number)
     if "bn-device" in seeds[0]["calibrated"]:
         mean = np.mean([of["calibrated"]["bn-device"] for of in seeds])
-        place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=8)
-
-
-def _axis(fault: str) -> str:
-    traits = traits_of(any_fault(fault))
-    return f"{traits.name} {traits.symbol}"
+        place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=6, clip_on=False)
 
 
 def _counts(chapter: Chapter, fault: str) -> str:
@@ -331,76 +336,83 @@ def _counts(chapter: Chapter, fault: str) -> str:
     seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
     devices = len(of[0]["faults"][fault]["accuracy"][0])
-    return f"{count} seed{'s' * (max(seeds) > 1)}, {devices} devices; bands: 95 % over seeds, or devices"
+    return f"{count} seed{'s' * (max(seeds) > 1)}, {devices} devices"
 
 
 def figure_cells(chapter: Chapter, folder: Path) -> None:
     """The cells that each search found, normal and reducing."""
     count = len(chapter.searches)
-    figure, axes = plt.subplots(count, 2, figsize=(9, 2.6 * count), squeeze=False)
+    figure, axes = plt.subplots(count, 2, figsize=(PAGE, 2.3 * count), squeeze=False, layout="constrained")
     for row, ((fault, search), content) in zip(axes, chapter.searches.items(), strict=True):
         architecture = Architecture.parse(content["best"])
         for place, kind, plan in zip(row, KINDS, architecture, strict=True):
             _cell(place, plan)
-            titled(place, f"{search}, {fault}: {kind} cell", *_told(content).split(": the "))
-    figure.tight_layout()
+            titled(place, f"{search.upper()} under {SHORT[fault]}: {kind} cell", *_told(content))
     save(figure, folder, "ftt_cells")
 
 
-def _cell(place: Axes, plan: Sequence) -> None:
-    """Draw a cell: inputs on the left, nodes in order, each edge with its operation."""
-    spots = {0: (0.0, 0.75), 1: (0.0, 0.0)}
-    spots |= {node: (node - 1.0, 0.9 if node % 2 else 0.1) for node in range(2, len(plan) + 2)}
+def _cell(place: Axes, plan: CellPlan) -> None:
+    """Draw a cell: inputs on the left, nodes in order, each edge with its operation in its middle."""
+    spots = {0: (0.0, 1.0), 1: (0.0, 0.0)}
+    spots |= {node: (1.4 * (node - 1), 0.85 if node % 2 else 0.15) for node in range(2, len(plan) + 2)}
     for node, edges in enumerate(plan, 2):
-        for side, (source, op) in enumerate(edges):
-            bend = f"arc3,rad={0.18 if side else -0.18}"
-            place.annotate("", spots[node], spots[source], arrowprops={
-                "arrowstyle": "->", "connectionstyle": bend, "color": "0.45", "shrinkA": 9, "shrinkB": 9})  # fmt: skip
+        for side, (source, operation) in enumerate(edges):
             (x0, y0), (x1, y1) = spots[source], spots[node]
-            offset = 0.1 if side else -0.1
-            place.text((x0 + x1) / 2, (y0 + y1) / 2 + offset, op, fontsize=7, ha="center", va="center",
-                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+            bend = -0.12 if side else 0.12
+            place.annotate("", spots[node], spots[source], arrowprops={
+                "arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "color": "0.45", "shrinkA": 9,
+                "shrinkB": 9})  # fmt: skip
+            middle = ((x0 + x1) / 2 + bend / 2 * (y1 - y0), (y0 + y1) / 2 - bend / 2 * (x1 - x0))
+            place.text(*middle, operation, fontsize=6.5, ha="center", va="center",
+                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
     for spot, (x, y) in spots.items():
         colour = "#dbe9f6" if spot < 2 else "#fde9c9"
         place.text(x, y, str(spot), ha="center", va="center", bbox={"boxstyle": "circle", "facecolor": colour})
-    place.set(xlim=(-0.5, len(plan) + 0.6), ylim=(-0.4, 1.3))
+    place.set(xlim=(-0.3, 1.4 * len(plan) + 0.3), ylim=(-0.35, 1.35), aspect="equal")
     place.axis("off")
 
 
-def _told(content: Mapping[str, Any]) -> str:
-    """What the agreement gate says, beside a found cell."""
+def _told(content: Mapping[str, Any]) -> list[str]:
+    """What the agreement gate says of a search: the correlation, and where it is not there, what follows."""
     gate = content.get("gate")
     if not gate:
-        return ""
-    said = f"two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}"
-    return said if gate["p"] <= LEVEL else f"{said}: the shared network does not tell architectures apart here"
+        return []
+    said = [f"two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}"]
+    return said if gate["p"] <= LEVEL else [*said, "shared weights do not tell architectures apart here"]
 
 
 def figure_ranks(chapter: Chapter, folder: Path) -> bool:
-    """Rewards of architectures under two shared networks, and one against training alone; whether there are any."""
+    """Rewards of architectures under two shared networks, and one against training alone; whether there are any.
+
+    The second needs at least three networks of cells.
+    """
     gated = {key: content for key, content in chapter.searches.items() if content.get("gate")}
     if not gated:
         return False
-    figure, axes = plt.subplots(len(gated), 2, figsize=(8, 3.6 * len(gated)), squeeze=False)
-    for (left, right), ((fault, _), content) in zip(axes, gated.items(), strict=True):
-        left.scatter(*content["gate"]["rewards"][:2], color="0.3", s=18)
-        left.set(xlabel="reward, first shared network", ylabel="reward, second shared network")
-        titled(left, f"{NAMES[fault]}: {len(content['gate']['architectures'])} random cells", _told(content))
-        points = [(content["rewards"][row], chapter.at(row, fault, fault).mean(), row) for row in SEARCHED
-                  if row in content["rewards"] and chapter.at(row, fault, fault) is not None]  # fmt: skip
-        for x, y, row in points:
-            right.scatter(x, y, s=22)
-            right.annotate(row, (x, y), (4, 3), textcoords="offset points", fontsize=7)
-        right.set(xlabel="reward with shared weights", ylabel="accuracy under the fault, trained alone")
-        titled(right, "shared weights against training alone", _alone(points))
-    figure.tight_layout()
+    points = {(fault, name): [(content["rewards"][row], float(accuracy.mean()), row) for row in SEARCHED
+                              if row in content["rewards"] and (accuracy := chapter.at(row, fault, fault)) is not None]
+              for (fault, name), content in gated.items()}  # fmt: skip
+    columns = 2 if any(len(of) >= FEW for of in points.values()) else 1
+    size = (COLUMN * columns, 2.9 * len(gated))
+    figure, axes = plt.subplots(len(gated), columns, figsize=size, squeeze=False, layout="constrained")
+    for row, (key, content) in zip(axes, gated.items(), strict=True):
+        row[0].scatter(*content["gate"]["rewards"][:2], color="0.3", s=18)
+        row[0].set(xlabel="reward, first shared network", ylabel="reward, second shared network")
+        count = len(content["gate"]["architectures"])
+        titled(row[0], f"{SHORT[key[0]]}: {count} random cells", *_told(content))
+        if len(points[key]) >= FEW:
+            for x, y, name in points[key]:
+                row[1].scatter(x, y, s=22, color=COLOURS[1])
+                row[1].annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
+            row[1].set(xlabel="reward with shared weights", ylabel="accuracy, trained alone")
+            titled(row[1], "shared weights against training alone", _alone(points[key]))
+        elif columns == 2:
+            row[1].remove()
     save(figure, folder, "ftt_ranks")
     return True
 
 
 def _alone(points: Sequence[tuple[float, float, str]]) -> str:
-    if len(points) < 3:
-        return "too few networks of cells for a rank correlation"
     from scipy.stats import spearmanr
 
     found = spearmanr([x for x, *_ in points], [y for _, y, _ in points])
@@ -409,29 +421,43 @@ def _alone(points: Sequence[tuple[float, float, str]]) -> str:
 
 def figure_gains(chapter: Chapter, folder: Path) -> None:
     """What each row, and each calibration, gains over plain ResNet-20 at the level of each fault."""
-    faults = [fault for fault in chapter.faults() if chapter.at("plain", fault, fault) is not None]
-    if not faults:
+    plains = {fault: plain for fault in chapter.faults() if (plain := chapter.at("plain", fault, fault)) is not None}
+    if not plains:
         return
-    figure, axes = plt.subplots(1, len(faults), figsize=(5.2 * len(faults), 5), squeeze=False)
-    for place, fault in zip(axes[0], faults, strict=True):
-        plain, labels = chapter.at("plain", fault, fault), []
-        for key in chapter.under(fault):
-            trained = fault if key[0] == "any" else key[0]
-            for how in (None, *CALIBRATIONS):
-                values = chapter.at(key[1], trained, fault, how)
-                if values is None or (key[1] == "plain" and how is None):
-                    continue
-                gain = paired(values[: len(plain)], plain[: len(values)])
-                place.errorbar(gain.mean, len(labels), xerr=gain.half_width, fmt="o", capsize=3,
-                               color="0.2" if how is None else "#0173b2")  # fmt: skip
-                labels.append(chapter.title(key) + (f", {how}" if how else ""))
-        place.axvline(0, color="0.5", lw=0.8)
-        place.set_yticks(range(len(labels)), labels, fontsize=6.5)
-        place.invert_yaxis()
-        place.set(xlabel="accuracy minus that of ResNet-20, plain")
-        titled(place, NAMES[fault], "paired by seed; 95 % intervals over seeds, or over devices with one seed")
-    figure.tight_layout()
+    gains = {fault: _gains(chapter, fault, plain) for fault, plain in plains.items()}
+    shown = {place: of for place, of in _places(chapter) if any(place in found for found in gains.values())}
+    figure, axes = plt.subplots(
+        1, len(plains), figsize=(PAGE, 1 + 0.15 * len(shown)), squeeze=False, layout="constrained", sharey=True
+    )
+    for ax, (fault, found) in zip(axes[0], gains.items(), strict=True):
+        for height, place in enumerate(reversed(shown)):
+            if place in found:
+                gain, colour = found[place], "0.2" if place[1] is None else COLOURS[1]
+                ax.errorbar(gain.mean, height, xerr=gain.half_width, fmt="o", ms=3.5, capsize=2, color=colour)
+        ax.axvline(0, color="0.5", lw=0.8)
+        ax.set_yticks(range(len(shown)), list(reversed(shown.values())), fontsize=6.5)
+        titled(ax, SHORT[fault], _counts(chapter, fault))
+    said = f"accuracy on {chapter.images()} minus that of {ROWS['plain'].title}, paired; 95 % intervals"
+    figure.supxlabel(said, fontsize=8)
     save(figure, folder, "ftt_gains")
+
+
+def _places(chapter: Chapter) -> list[tuple[tuple[tuple[str, str], str | None], str]]:
+    """Each network, with each calibration and without, and how it is called."""
+    keys = dict.fromkeys(key for fault in chapter.faults() for key in chapter.under(fault))
+    return [((key, how), chapter.title(key) + (f", {HOW[how]}" if how else ""))
+            for key in keys for how in (None, *CALIBRATIONS)]  # fmt: skip
+
+
+def _gains(chapter: Chapter, fault: str, plain: np.ndarray) -> dict[tuple[tuple[str, str], str | None], Estimate]:
+    """The gain under a fault over the plain network of each network, with each calibration and without."""
+    found = {}
+    for key in chapter.under(fault):
+        for how in (None, *CALIBRATIONS):
+            values = chapter.at(key[1], fault if key[0] == "any" else key[0], fault, how)
+            if values is not None and (key[1], how) != ("plain", None):
+                found[key, how] = paired(values[: len(plain)], plain[: len(values)])
+    return found
 
 
 def draw(chapter: Chapter, folder: Path) -> list[str]:
@@ -461,7 +487,7 @@ CAPTIONS = {
 def section(chapter: Chapter, folder: Path) -> str:
     """Draw the chapter's figures into `folder`; its section of the page."""
     pictures = draw(chapter, folder)
-    data = next(of["data"] for seeds in chapter.networks.values() for of in seeds.values())
+    data = chapter.data()
     found = findings(chapter)
     of = [verdict([each for each in found if each.claim is claim]) for claim in CLAIMS]
     counts = ", ".join(f"{of.count(name)} {name}" for name in dict.fromkeys(of))
@@ -470,7 +496,7 @@ def section(chapter: Chapter, folder: Path) -> str:
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
         f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} "
         f"claims: {counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
-        *(f"**Search {search} under {NAMES[fault]}: {_told(content)}.**"
+        *(f"**Search {search} under {NAMES[fault]}: {': '.join(_told(content))}.**"
           for (fault, search), content in chapter.searches.items() if content.get("gate")),
         *_undertrained(chapter),
     ])  # fmt: skip
@@ -478,7 +504,7 @@ def section(chapter: Chapter, folder: Path) -> str:
 
 def tables(chapter: Chapter, folder: Path) -> str:
     """The chapter in full, for the page of details; the figures lie in `folder`."""
-    data = next(of["data"] for seeds in chapter.networks.values() for of in seeds.values())
+    data = chapter.data()
     used = data["images_used"]
     channels, levels = chapter.plan["channels"], chapter.plan["faults"]
     parts = [
@@ -507,7 +533,7 @@ def tables(chapter: Chapter, folder: Path) -> str:
         "F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."
     ]
     for (fault, search), content in chapter.searches.items():
-        said = _told(content)
+        said = ": ".join(_told(content))
         parts.append(f"{search} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
     return "\n\n".join(parts) + "\n"
 
@@ -523,7 +549,9 @@ def _accuracy_table(chapter: Chapter) -> str:
     order = list(ROWS)
     for trained, row in sorted(chapter.networks, key=lambda key: (order.index(key[1]), key[0])):
         fault = faults[0] if trained == "any" else trained
-        parameters, macs = chapter.size(row, fault)
+        size = chapter.size(row, fault)
+        assert size is not None  # it is one of the networks
+        parameters, macs = size
         cells = [f"{parameters:,}", f"{macs / 1e6:.2f}", str(len(chapter.networks[trained, row]))]
         cells += [_shown(chapter.clean(row, fault)), *(_shown(chapter.at(row, fault, under)) for under in faults)]
         cells += [_shown(chapter.at(row, fault, under, how))

@@ -114,5 +114,7 @@ def _script() -> str:
     import vl_convert
     from altair import SCHEMA_VERSION
 
-    bundle = vl_convert.javascript_bundle(vl_version=SCHEMA_VERSION.removeprefix("v").rpartition(".")[0])
+    version = SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+    # The stub lacks the default of `snippet`.
+    bundle = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
     return bundle.replace("</script", "<\\/script")

@@ -11,7 +11,7 @@ from bayesft.evaluation.boundary import Boundaries
 from bayesft.report.claims import Finding, measured_on, remarks, shown_difference, shown_p, summary, verdict
 from bayesft.report.details import data_list, least, mark, markdown, marked, measured_as, weak
 from bayesft.report.figures import best_apart
-from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, letters, show
+from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, known, letters, show
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, TASKS
@@ -91,7 +91,7 @@ def tables_section(tasks: Mapping[str, TaskResults], note: str) -> str:
         panel = TASKS[task].panel
         parts.append(f"**({panel}) {result.heading(task)}**, {_seeds(result)}")
         if weak(result):
-            clean = result.at(BASELINE, 0.0).mean
+            clean = known(result.at(BASELINE, 0.0)).mean
             parts.append(f"This panel can't be read as evidence: clean, ERM reaches {clean:.3f}, less than "
                          f"{least(task, result)}.")  # fmt: skip
         parts.append(markdown(_small_table(result)))
@@ -112,8 +112,8 @@ def _small_table(result: TaskResults) -> pd.DataFrame:
     for row in rows:
         half = result.sigma50(row)
         cells = {
-            "clean": f"{result.at(row, 0.0).mean:.3f}{mark(result, row)}",
-            f"σ = {at:g}": f"{result.at(row, at).mean:.3f}",
+            "clean": f"{known(result.at(row, 0.0)).mean:.3f}{mark(result, row)}",
+            f"σ = {at:g}": f"{known(result.at(row, at)).mean:.3f}",
             "σ50": f"> {result.sigmas[-1]:g}" if half is None else f"{half.mean:.2f}",
             "area": show(result.area(row), missing=NOT_MEASURED),
         }
@@ -186,10 +186,10 @@ def what_one_sees(
 
 def _beats(tasks: Mapping[str, TaskResults]) -> str:
     """In which panels BayesFT is clearly above ERM; panels of few seeds are counted apart."""
-    many = {task: r.difference(SUBJECT, BASELINE) for task, r in tasks.items() if len(r.seeds) >= FEW}
+    many = {task: known(r.difference(SUBJECT, BASELINE)) for task, r in tasks.items() if len(r.seeds) >= FEW}
     above = [TASKS[task].panel for task, e in many.items() if e.low > 0]
     below = [TASKS[task].panel for task, e in many.items() if e.high < 0]
-    few = [r.difference(SUBJECT, BASELINE).mean for r in tasks.values() if len(r.seeds) < FEW]
+    few = [known(r.difference(SUBJECT, BASELINE)).mean for r in tasks.values() if len(r.seeds) < FEW]
     parts = []
     if many:
         parts.append(f"Of {len(many)} panels with {FEW} seeds or more, BayesFT is above ERM in {_count(above)} and "
@@ -208,7 +208,7 @@ def _best(tasks: Mapping[str, TaskResults]) -> str:
     """Which row has the greatest area in how many panels."""
     best: dict[str, list[str]] = {}
     for task, result in tasks.items():
-        top = max(result.untuned(), key=lambda row: result.area(row).mean)
+        top = max(result.untuned(), key=lambda row: known(result.area(row)).mean)
         best.setdefault(result.title(top), []).append(TASKS[task].panel)
     said = "; ".join(f"{title} in {_count(panels)}" for title, panels in best.items())
     return f"The greatest area: {said}."
@@ -230,9 +230,9 @@ def _factors(name: str, factors: Mapping[str, TaskResults]) -> list[str]:
     """What each variant gains over the first, by factor."""
     said = []
     for key, result in factors.items():
-        first, *others = ABLATIONS[name].factors[key].variants
+        reference, *others = ABLATIONS[name].factors[key].variants
         if result.measured:
-            gains = ", ".join(f"{other} {result.difference(other, first).mean:+.3f}" for other in others)
+            gains = ", ".join(f"{other} {known(result.difference(other, reference)).mean:+.3f}" for other in others)
             said.append(f"({ABLATIONS[name].factors[key].panel}) {gains}")
     if not said:
         return []
@@ -241,7 +241,7 @@ def _factors(name: str, factors: Mapping[str, TaskResults]) -> list[str]:
 
 
 def _tuned(tasks: Sequence[tuple[str, TaskResults]]) -> str:
-    gains = [(abs((e := r.difference(tuned, row)).mean), e, r.title(row), task)
+    gains = [(abs((e := known(r.difference(tuned, row))).mean), e, r.title(row), task)
              for task, r in tasks for row, tuned in r.tuned() if row != tuned]  # fmt: skip
     if not gains:
         return ""

@@ -29,7 +29,7 @@ def filled(text: str, root: Path) -> str:
         ValueError: A block names a report that has no claims.csv.
     """
 
-    def fill(found: re.Match) -> str:
+    def fill(found: re.Match[str]) -> str:
         return f"{found[1]}{claims_block([root / name for name in found[2].split()], root)}\n{found[4]}"
 
     return BLOCK.sub(fill, text)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayesft.evaluation.measures import half_level, weights
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.methods import Look
+from bayesft.methods import Look, load
 from bayesft.report.rows import BASELINE, MAIN, OTHER, SUBJECT, Row
 from bayesft.tasks import TASKS, heading
 
@@ -96,7 +96,8 @@ class TaskResults:
         missing = [row for row in rows.values() if row not in self.accuracy]
         if missing:
             raise ValueError(f"no results of {', '.join(missing)}: run dvc repro")
-        accuracy, about = ({name: of[row] for name, row in rows.items()} for of in (self.accuracy, self.about))
+        accuracy = {name: self.accuracy[row] for name, row in rows.items()}
+        about = {name: self.about[row] for name, row in rows.items()}
         metrics = {name: self.metrics[row] for name, row in rows.items() if row in self.metrics}
         return replace(self, accuracy=accuracy, about=about, metrics=metrics, shown={})
 
@@ -218,8 +219,12 @@ class TaskResults:
         return [row for row in kept if self.shown[row].method in MAIN]
 
     def controls(self) -> list[str]:
-        """The rows whose gain over the baseline is shown: BayesFT, the own method and what the paper does not have."""
+        """The rows whose gain over the baseline is shown: BayesFT, the own method and what the paper does not have.
+
+        A method for calibrated copies stands among these alone.
+        """
         rows = [row for row in self.untuned() if row not in self.changed()]
+        rows = [row for row in rows if not load(self.shown[row].method).for_calibrated]
         return [row for row in rows if row not in self.main() or self.shown[row].method in MAIN[-2:]]
 
     def changed(self) -> list[str]:
@@ -245,7 +250,7 @@ class TaskResults:
         """A row's accuracy without drift as a share of the baseline's, or None where there is no baseline."""
         if BASELINE not in self.accuracy or not (clean := self.at(BASELINE, 0.0)) or not clean.mean:
             return None
-        return self.at(row, 0.0).mean / clean.mean
+        return known(self.at(row, 0.0)).mean / clean.mean
 
     def intervals(self) -> str:
         """How many seeds there are and what the intervals are over, in a few words."""
@@ -287,6 +292,12 @@ class TaskResults:
 
 NOT_MEASURED = "not measured"
 FEW = 3  # seeds: with fewer, a difference carries their number where it stands
+
+
+def known(e: Estimate | None) -> Estimate:
+    """An estimate of what the caller knows to be measured."""
+    assert e is not None
+    return e
 
 
 def show(e: Estimate | None, sign: str = "", missing: str = "–") -> str:
@@ -416,8 +427,8 @@ def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
             found = {"clean": result.at(row, 0.0), "area": result.area(row), "sigma50": result.sigma50(row)}
             found["gain"] = gain
             for name, e in found.items():
-                over = e is not None and e.over == "seeds"
-                line |= {name: e.mean if e else None, f"{name}_half_width": e.half_width if over else None}
+                half_width = e.half_width if e and e.over == "seeds" else None
+                line |= {name: e.mean if e else None, f"{name}_half_width": half_width}
             lines.append(line)
     return pd.DataFrame(lines)
 

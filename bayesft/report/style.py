@@ -1,8 +1,10 @@
 """How every figure looks: one colour a method everywhere, safe for colour-blind readers, the same bytes every time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -48,7 +50,9 @@ plt.rcParams.update(
 )
 
 
-def curve(axes: Axes, x, estimates: list[Estimate], look: Look, label: str, place: int = 0) -> None:
+def curve(
+    axes: Axes, x: Sequence[float] | np.ndarray, estimates: list[Estimate], look: Look, label: str, place: int = 0
+) -> None:
     """A mean with its band. Of about six markers, the first is at the `place`-th point: elsewhere for other curves."""
     colour, dashes, marker = look.colour, look.dashes, look.marker
     every = max(1, len(x) // 6)

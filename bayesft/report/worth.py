@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from bayesft.evaluation.measures import weights
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
 from bayesft.methods import Look
-from bayesft.report.results import NOT_MEASURED, TaskResults, show
+from bayesft.report.results import NOT_MEASURED, TaskResults, known, show
 from bayesft.report.rows import Row
 from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, curve, save, titled
 from bayesft.tasks import TASKS, heading
@@ -40,7 +40,7 @@ class Landscape:
     drawn: np.ndarray
 
     @classmethod
-    def gather(cls, files: list[dict], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
+    def gather(cls, files: list[dict[str, Any]], area: Callable[[np.ndarray], np.ndarray]) -> "Landscape":
         """From the results of each seed; `area` takes curves (..., σ) to what is under them.
 
         Raises:
@@ -309,7 +309,7 @@ def figure_tuned(results: Mapping[str, TaskResults], folder: Path) -> str:
         points = [(row, row, 0.16 * (row in doubled), False) for row in result.untuned()]
         points += [(of, tuned, -0.16, True) for of, tuned in result.tuned()]
         for line, row, shift, filled in points:
-            e, colour = result.so_far().area(row), result.look(row).colour
+            e, colour = known(result.so_far().area(row)), result.look(row).colour
             ax.errorbar(
                 e.mean, len(rows) - 1 - rows.index(line) + shift, xerr=e.half_width, color=colour,
                 marker="D" if filled else "o", mfc=colour if filled else "white", ls="", capsize=2.5, ms=5,

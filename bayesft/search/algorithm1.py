@@ -24,6 +24,7 @@ from typing import Any
 
 import joblib
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayesft.methods import Method
@@ -127,7 +128,7 @@ class _Scores:
     problem: Problem
     objective: str
 
-    def __call__(self, model, sigmas, draws, key):
+    def __call__(self, model: nn.Module, sigmas: tuple[float, ...], draws: range, key: tuple[Any, ...]) -> Tensor:
         return self.problem.scores(model, sigmas, draws, key, self.objective)
 
 
@@ -167,7 +168,7 @@ def _trial(
         return stop.stops(halfway[0])
 
     label, seed = f"{problem.label(work.name)}, trial {number}", derive_seed(problem.seed, "trial", *own)
-    epochs, failed = settings.epochs, False
+    epochs, stopped, failed = settings.epochs, False, False
     try:
         with work.method.training(model, problem, {**work.fixed, **alpha}) as gradient:
             fit(
@@ -180,33 +181,35 @@ def _trial(
                 gradient=gradient,
                 after_epoch=hopeless,
             )
-        stopped = bool(halfway) and stop.stops(halfway[0])
-        if stopped:
-            u, epochs = stop.predicted(halfway[0]), settings.epochs // 2
+        if stop is not None and halfway and stop.stops(halfway[0]):
+            u, epochs, stopped = stop.predicted(halfway[0]), settings.epochs // 2, True
         else:
             u = work.objective(model, ("trial", *own))
     except Diverged as error:
         tqdm.write(f"{error} (this trial counts as failed, and the search goes on)")
-        u, stopped, failed = Estimate(math.nan, math.nan), False, True
+        u, failed = Estimate(math.nan, math.nan), True
         model = problem.fresh() if last is None else model
         if last is not None:
             model.load_state_dict(last)
     behind = settings.epochs * (number + 1) if settings.weights == "inherit" else epochs
     reached = halfway[0].mean if halfway else None
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return Trial(number, tuple(alpha.values()), *u, behind, epochs, reached, stopped, failed), weights
+    trial = Trial(number, tuple(alpha.values()), u.mean, u.standard_error, behind, epochs, reached, stopped, failed)
+    return trial, weights
 
 
 def _choose(log: Log, work: _Work) -> SearchResult:
     """Measure the best trials again with fresh draws, and choose α* among them."""
     problem, trials = work.problem, list(log.trials)
     model, top = problem.fresh(), log.best()
+    rechecked: dict[int, float] = {}
     for trial in top:
         model.load_state_dict(log.weights[trial.number])
         again = work.objective(model, ("recheck", trial.number), 2 * work.settings.draws)
+        rechecked[trial.number] = again.mean
         trials[trial.number] = replace(trial, recheck=again.mean, recheck_error=again.standard_error)
     names = [h.name for h in work.method.hyperparameters(problem)]
-    chosen = max((trials[trial.number] for trial in top), key=lambda trial: trial.recheck)
+    chosen = trials[max(rechecked, key=rechecked.__getitem__)]
     best = trials[top[0].number]
     model.load_state_dict(log.weights[best.number])
     about = {

@@ -12,7 +12,7 @@ FTT-NAS. The strategies ask and tell, and know nothing of networks: `search_arch
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import joblib
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, FeatureFault, monte_carlo_grid
+from bayesft.drift.scope import Where
 from bayesft.methods.ftt import ftt_gradient, quantised_weights
 from bayesft.models.cells import Architecture, SharedNetwork, Space, shared_network
 from bayesft.search.controller import Reinforce
@@ -131,12 +132,15 @@ def search_architectures(
     order = sorted(range(len(candidates)), key=lambda i: -worth((candidates[i].clean, candidates[i].faulty)))
     top = list({candidates[i].architecture: i for i in reversed(order)}.values())[-settings.top :]
     fresh = _measured(reward, [(Architecture.parse(candidates[i].architecture), "again") for i in top], n_jobs)
-    for i, pair in zip(top, fresh, strict=True):
-        candidates[i] = replace(candidates[i], again=tuple(pair))
-    return Found(candidates, candidates[max(top, key=lambda i: worth(candidates[i].again))])
+    again = dict(zip(top, fresh, strict=True))
+    for i, pair in again.items():
+        candidates[i] = replace(candidates[i], again=pair)
+    return Found(candidates, candidates[max(top, key=lambda i: worth(again[i]))])
 
 
-def _measured(reward: Reward, asked: Sequence[tuple[Architecture, str]], n_jobs: int | None) -> list:
+def _measured(
+    reward: Reward, asked: Sequence[tuple[Architecture, str]], n_jobs: int | None
+) -> list[tuple[float, float]]:
     if len(asked) < 2 or n_jobs == 1:
         return [reward(*each) for each in asked]
     return joblib.Parallel(n_jobs)(joblib.delayed(_call)(reward, torch.get_num_threads(), *each) for each in asked)
@@ -160,7 +164,7 @@ class FaultSetting:
 
     fault: FaultModel | FeatureFault
     level: float
-    parameters: str = "convolutions"
+    parameters: Where = "convolutions"
     bits: int = 8
 
 
@@ -209,6 +213,7 @@ def train_shared(
 
     def learn(epoch: int) -> bool:
         if controller is not None:
+            assert validation is not None  # it comes with a controller
             for number in range(0, len(validation), recipe.batch_size):
                 part = Split(*(tensor[number : number + recipe.batch_size] for tensor in validation))
                 reward = SharedReward(shared, part, setting, 1, ("controller", seed, epoch, number))
@@ -218,10 +223,11 @@ def train_shared(
         return False
 
     kept = None if controller else checkpoint
-    return fit(
+    fit(
         shared, data, recipe, seed=derive_seed(seed, "shared"), label="shared network", gradient=gradient,
         after_epoch=learn, checkpoint=kept,
     )  # fmt: skip
+    return shared
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class SharedReward:
     data: Split
     setting: FaultSetting
     draws: int
-    key: tuple
+    key: tuple[Any, ...]
 
     def __call__(self, architecture: Architecture, draws: str) -> tuple[float, float]:
         s, child = self.setting, self.shared.child(architecture)
@@ -287,7 +293,8 @@ def halving(
     Returns:
         The best architecture of the last round, and the rewards of each architecture, round by round.
     """
-    left, seen = list(architectures), {}
+    left = list(architectures)
+    seen: dict[str, list[float]] = {}
     for count, epochs in rounds:
         left = left[:count]
         for architecture in left:

@@ -32,7 +32,8 @@ class _CellController(nn.Module):
     def forward(self, plan: CellPlan | None, generator: torch.Generator | None) -> tuple[CellPlan, Tensor, Tensor]:
         """A plan, its log-probability and the entropy of its choices. A plan that is given is only weighed."""
         memory = (self.start.new_zeros(1, HIDDEN), self.start.new_zeros(1, HIDDEN))
-        given, anchors = self.start, [self.inputs.weight[:1], self.inputs.weight[1:]]
+        given: Tensor = self.start
+        anchors = [self.inputs.weight[:1], self.inputs.weight[1:]]
         total, entropy, found = self.start.new_zeros(()), self.start.new_zeros(()), []
 
         def choose(logits: Tensor, fixed: int | None) -> int:
@@ -57,7 +58,8 @@ class _CellController(nn.Module):
                 chosen.append(choose(self.score(memory[0]).flatten(), fixed))
                 given = self.operations.weight[chosen[-1]][None]
             anchors.append(memory[0])
-            found.append(tuple((source, self.space.operations[op]) for source, op in zip(sources, chosen, strict=True)))
+            first, second = zip(sources, (self.space.operations[choice] for choice in chosen), strict=True)
+            found.append((first, second))
         return tuple(found), total, entropy
 
 

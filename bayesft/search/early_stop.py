@@ -27,10 +27,14 @@ class EarlyStop:
         """The rule after `trials`, or None where the settings do not stop early."""
         if not settings.stop_early:
             return None
-        finished = [trial for trial in trials if not trial.stopped and not trial.failed]
+        finished = [
+            (trial.halfway, trial.objective)
+            for trial in trials
+            if not trial.stopped and not trial.failed and trial.halfway is not None
+        ]
         return cls(
-            tuple(trial.halfway for trial in finished),
-            tuple(trial.objective - trial.halfway for trial in finished),
+            tuple(halfway for halfway, _ in finished),
+            tuple(end - halfway for halfway, end in finished),
         )
 
     def stops(self, halfway: Estimate) -> bool:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import joblib
 
+Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]  # a call, as `joblib.delayed` gives it
+
 
 @contextmanager
-def workers(batch: int, n_jobs: int | None) -> Iterator[Callable[[list], Iterable]]:
+def workers(batch: int, n_jobs: int | None) -> Iterator[Callable[[list[Job]], Iterable[Any]]]:
     """What runs the jobs of a batch, and gives their results in order, each as soon as those before it are there.
 
     Args:

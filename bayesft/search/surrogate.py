@@ -9,6 +9,7 @@ Rates are points of the unit cube here, (n, d); the bounds are applied by the ca
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
@@ -133,7 +134,7 @@ def propose(
 
 
 def propose_batch(
-    count: int, points: np.ndarray, values: np.ndarray, errors: np.ndarray, dimensions: int, seed: int, **options
+    count: int, points: np.ndarray, values: np.ndarray, errors: np.ndarray, dimensions: int, seed: int, **options: Any
 ) -> np.ndarray:
     """`count` points to try side by side, (count, d): `propose`, again and again.
 

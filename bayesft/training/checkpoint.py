@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -45,7 +46,7 @@ class Checkpoint:
         """Replace the state `name`, atomically."""
         save_tensors(self.folder / f"{name}.safetensors", tensors, value)
 
-    def load(self, name: str) -> tuple[dict[str, Tensor], object] | None:
+    def load(self, name: str) -> tuple[dict[str, Tensor], Any] | None:
         """The state `name` as it was saved, or None. A damaged one is named and set aside: its work is done again."""
         path = self.folder / f"{name}.safetensors"
         if not path.exists():

@@ -1,7 +1,7 @@
 """A step of a detector's training: scenes as the loop takes them, the losses of Mask R-CNN, random flips."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,9 @@ def columns(scenes: Sequence[Scene], device: str | torch.device = "cpu") -> Spli
     """Scenes as `fit` takes its data: lists of images (3, H, W) in [0, 1] and of torchvision's targets."""
     device = torch.device(device)
     images = [scene.image.to(device).float() / 255 for scene in scenes]
-    return Split(_Column(images, device), _Column([target(scene, device) for scene in scenes], device))
+    targets = [target(scene, device) for scene in scenes]
+    # `fit` asks a column for its length, its device and its batches alone.
+    return Split(cast(Tensor, _Column(images, device)), cast(Tensor, _Column(targets, device)))
 
 
 def target(scene: Scene, device: str | torch.device = "cpu") -> dict[str, Tensor]:

@@ -9,10 +9,13 @@ import math
 import time
 from collections.abc import Callable
 from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from bayesft.data import Split
@@ -21,7 +24,7 @@ from bayesft.settings import Recipe
 from bayesft.training.checkpoint import Checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Gradient = Callable[[nn.Module, Loss, Tensor, Tensor, float], Tensor]
+Gradient = Callable[[nn.Module, Loss, Any, Any, float], Tensor]  # a batch is what the columns of the data give
 
 
 class Adam(torch.optim.Adam):
@@ -130,7 +133,14 @@ def accuracy(model: nn.Module, data: Split, decode: Callable[[Tensor], Tensor] =
     return correct / len(data.labels)
 
 
-def save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
+def save(
+    checkpoint: Checkpoint,
+    label: str,
+    epochs_done: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+) -> None:
     """Keep a training of so many epochs in the checkpoint, under its label."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -143,7 +153,13 @@ def save(checkpoint, label, epochs_done, model, optimizer, scheduler) -> None:
     checkpoint.save(label, tensors, value)
 
 
-def resume(checkpoint, label, model, optimizer, scheduler) -> int:
+def resume(
+    checkpoint: Checkpoint | None,
+    label: str,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+) -> int:
     """Put everything back as `save` kept it: the number of epochs that are done, 0 where nothing was kept."""
     found = checkpoint.load(label) if checkpoint else None
     if found is None:

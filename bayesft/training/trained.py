@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from bayesft.data import Split
 from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo_grid
+from bayesft.drift.faults.interface import Scope
 from bayesft.models import Site, build, find_sites
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
@@ -48,7 +49,7 @@ class Problem:
     recipe: Recipe
     seed: int
     fault: FaultModel = field(default_factory=LogNormalDrift)
-    parameters: str = "all"
+    parameters: Scope = "all"
     level: float | None = None
     granularity: str = "layer"
     bounds: tuple[float, float] = (0.0, 0.8)
@@ -128,7 +129,7 @@ class Trained:
     about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, specification: dict[str, Any], **about) -> "Trained":
+    def of(cls, model: nn.Module, specification: dict[str, Any], **about: Any) -> "Trained":
         """The weights of `model` as they stand."""
         return cls(specification, [{k: v.detach().cpu().clone() for k, v in model.state_dict().items()}], None, about)
 
@@ -163,7 +164,8 @@ class Trained:
             ValueError: The file is missing or damaged, or a weight is not finite. The message names the file.
         """
         tensors, header = load_tensors(path)
-        codebook, members = tensors.pop("codebook", None), {}
+        codebook = tensors.pop("codebook", None)
+        members: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{path}: {key} is not finite: remove the file and run dvc repro")

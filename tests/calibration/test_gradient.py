@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bayesft.calibration import calibrated_gradient
 from bayesft.data import Split
@@ -132,3 +133,22 @@ def test_it_trains():
     fit(model, Split(x, y), Recipe(epochs=20, batch_size=50, lr=0.02), seed=0, label="xor", gradient=gradient)
     with torch.no_grad():
         assert (model(x).argmax(1) == y).float().mean() > 0.9
+
+
+def test_blocks_that_are_computed_again_in_the_backward_pass_are_refused():
+    model, x, y = network()
+    with pytest.raises(ValueError, match="called more often"):
+        gradients(calibrated_gradient(LogNormalDrift(), 0.5), Again(model), x, y)
+
+
+class Again(nn.Module):
+    """A network whose blocks keep no activations."""
+
+    def __init__(self, blocks: nn.Sequential):
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (self.blocks[:3], self.blocks[3:]):
+            x = checkpoint(block, x, use_reentrant=False)
+        return x

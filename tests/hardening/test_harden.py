@@ -329,3 +329,31 @@ def test_what_is_wrong_is_said_before_any_training(case, monkeypatch):
     with pytest.raises((ValueError, TypeError), match=message) as raised:
         harden(**arguments)
     assert raised.type is ValueError or case == "unknown"
+
+
+def test_both_contracts_of_a_network_for_calibrated_copies(given):
+    found = harden(given, *PARTS, calibrated=True, **TINY)
+    assert list(found.networks) == ["given", "hardened"]
+    assert list(found.comparison.curves) == ["given", "given, calibrated", "hardened", "hardened, calibrated"]
+    assert found.settings["calibrated"] is True
+    examples = training.first_batch(PARTS[0], 128, 0)[0]
+    for name, network in found.networks.items():
+        for end, calibrate in (("", None), (", calibrated", examples)):
+            curve = evaluate(network, PARTS[2], levels=(0, 0.6), draws=3, calibrate=calibrate, progress=False)
+            assert found.comparison.curves[name + end].table()["mean"].tolist() == curve.table()["mean"].tolist()
+    plain = harden(given, *PARTS, **TINY)
+    assert list(plain.comparison.curves) == ["given", "hardened"] and not equal(plain.model, found.model)
+
+
+def test_examples_for_calibration_can_be_given(given):
+    found = harden(given, *PARTS, calibrated=True, calibrate=PARTS[0][0][:20], **TINY)
+    assert found.comparison.curves["given, calibrated"].about["calibrated"] == "with 20 examples"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"method": "ftt"}, "needs the method drift_dropout"), ({"forward": lambda m, b: (m(b[0]), b[1])}, "`calibrate`")],
+)
+def test_what_calibrated_training_needs(given, changed, said):
+    with pytest.raises(ValueError, match=said):
+        harden(given, *PARTS, calibrated=True, **changed, **TINY)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -385,3 +385,35 @@ def test_progress_and_calls_are_checked():
         pass
     with pytest.raises(ValueError, match="torch.nn.Module"):
         Hardening("network")
+
+
+def test_calibration_of_a_copy_without_faults_changes_no_gradient():
+    net, (x, y) = seeded(Net), data(24)
+
+    def loss() -> Tensor:
+        return F.cross_entropy(net(x), y)
+
+    expected = torch.autograd.grad(loss(), list(net.parameters()))
+    h = Hardening(net, rate=0.0, level=0.0, calibrated=True, example=x)
+    value = h.backward(loss)
+    torch.testing.assert_close(value, loss().detach())
+    for theta, gradient in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(theta.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_calibrated_training_is_the_same_with_an_example_and_without():
+    found = []
+    for example in (None, data(24)[0]):
+        net, (x, y) = seeded(Net), data(24)
+        h = Hardening(net, calibrated=True, example=example)
+        for progress in (0.5, 1.0):
+            h.backward(lambda net=net: F.cross_entropy(net(x), y), progress)
+        found.append([theta.grad for theta in net.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_calibrated_training_is_of_faults_of_parameters_alone():
+    net = seeded(Net)
+    with pytest.raises(ValueError, match="alpha = 1"):
+        Hardening(net, alpha=0.5, calibrated=True)

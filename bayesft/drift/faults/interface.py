@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class FaultModel(Protocol):
         ...
 
 
-def traits_of(fault: FaultModel) -> Traits:
+def traits_of(fault: "FaultModel | CheckedFault") -> Traits:
     """The traits of `fault`; the defaults where it has none."""
     return getattr(fault, "traits", Traits())
 
@@ -61,7 +61,10 @@ def traits_of(fault: FaultModel) -> Traits:
 class CheckedFault:
     """What all faults share: the checks of the level and the tensor, half precision, and level 0."""
 
-    traits: ClassVar[Traits]
+    if TYPE_CHECKING:  # a class gives it as a class attribute, a field or a property
+
+        @property
+        def traits(self) -> Traits: ...
 
     def check_level(self, level: float) -> None:
         """Raise ValueError unless `level` is allowed."""
@@ -114,7 +117,10 @@ class CellFault(WeightFault):
     constant for gradients. A tensor of zeros is given back as it is.
     """
 
-    stage: ClassVar[Stage]
+    if TYPE_CHECKING:  # a class gives it as a class attribute, a field or a property
+
+        @property
+        def stage(self) -> Stage: ...
 
     def cells(self, g: Tensor, level: float, generator: torch.Generator) -> Tensor:
         """The faulty conductances of g: (2, *shape of θ), the positive cells first, as shares of the largest one."""

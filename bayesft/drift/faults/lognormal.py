@@ -31,7 +31,8 @@ class LogNormalDrift(CellFault):
     def faulty(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
         return self.apply(theta, self.sample(theta, generator), level)
 
-    cells = faulty
+    def cells(self, g: Tensor, level: float, generator: torch.Generator) -> Tensor:
+        return self.apply(g, self.sample(g, generator), level)
 
     def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         """λ at σ = 1 for every scalar of `theta`, which serves every level. The generator may be another device's."""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
@@ -29,9 +29,10 @@ def register(name: str, models: dict[str, type] = FAULT_MODELS) -> Callable[[Cla
         other = models.get(name)
         if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"fault model {name!r}: {other.__module__}.{other.__qualname__} has this name already")
-        cls = cls if is_dataclass(cls) else dataclass(frozen=True, config=_CONFIG)(cls)
-        if isinstance(getattr(cls, "traits", None), Traits):
-            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nLevel: {level_line(cls.traits)}."
+        cls = cls if is_dataclass(cls) else cast(Class, dataclass(frozen=True, config=_CONFIG)(cls))
+        traits = getattr(cls, "traits", None)
+        if isinstance(traits, Traits):
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nLevel: {level_line(traits)}."
         models[name] = cls
         return cls
 

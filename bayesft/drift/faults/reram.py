@@ -41,4 +41,5 @@ class ReramWan2022(CellFault):
 
 def reram_deviation(g: Tensor, t: float) -> Tensor:
     """The standard deviation after t seconds, as a share of 40 µS, for targets g."""
-    return sum(c * g**i for i, c in enumerate(_POLYNOMIALS[t])).clamp(min=0) / 40
+    micro = sum((c * g**i for i, c in enumerate(_POLYNOMIALS[t])), g.new_zeros(()))
+    return micro.clamp(min=0) / 40
