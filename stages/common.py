@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,11 +136,7 @@ def _forked(jobs: list, count: int) -> Iterator[tuple[str, str, float]]:
     """The same in forked processes: they have torch already, where a fresh process takes seconds to import it."""
     with ProcessPoolExecutor(count, get_context("fork"), _leave_on_ctrl_c) as pool:
         for done in as_completed([pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs]):
-            try:
-                yield done.result()
-            except BrokenProcessPool:
-                time.sleep(1)  # Ctrl-C may end a worker before this process has its own, which then comes here
-                raise
+            yield done.result()
 
 
 def _leave_on_ctrl_c() -> None:

@@ -49,7 +49,11 @@ def started(folder: Path, *words: str) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "sleeper.py", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def test_ctrl_c_says_one_line_and_begins_no_other_item(folder):
