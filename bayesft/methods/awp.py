@@ -50,6 +50,7 @@ class Awp(Method):
 
     title = "AWP (weights only)"
     look = Look("#029e73", "-.", "^")
+    passes = 2
 
     class Settings(Method.Settings):
         """gamma: the relative size of the perturbation; 0.01 is the published value."""

@@ -26,6 +26,7 @@ class CalibrationAware(Method):
     title = "calibration-aware + dropout"
     look = Look("#0f52ba", (0, (5, 1.5)), "8")
     for_calibrated = True
+    passes = 2
 
     class Settings(Method.Settings):
         """rate: the dropout rate of every site; sigma_train: the highest level of drift in training (σ, no unit)."""

@@ -95,6 +95,7 @@ class Ftt(Method):
 
     title = "fault-tolerant training"
     look = Look("#332288", "-", "d")
+    passes = 2
 
     class Settings(Method.Settings):
         """What is tuned.

@@ -57,8 +57,8 @@ class Method:
     `title` and `look` are for reports. `needs` names the methods whose networks must be trained before. `search` is
     None for a method whose hyperparameters are given; else it holds the method's own changes of the search settings.
     Without `final_training` the result of a search is the best trial's network. `for_calibrated` marks a method whose
-    copies are meant to be calibrated in use. `Settings` holds what params.yaml may give; its defaults serve `harden`
-    and a search.
+    copies are meant to be calibrated in use. `passes` counts the forward and backward passes of a training step.
+    `Settings` holds what params.yaml may give; its defaults serve `harden` and a search.
     """
 
     title: str
@@ -68,6 +68,7 @@ class Method:
     final_training: bool = True
     detects: bool = False
     for_calibrated: bool = False
+    passes: int = 1
 
     class Settings(Settings):
         """No settings."""

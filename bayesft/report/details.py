@@ -120,7 +120,8 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         parts += [f"All that was measured, mean ± {result.band()}:", _metrics_table(result)]
     parts += [
         "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
-        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here.",
+        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here. Passes: forward and "
+        "backward passes over the training images, of which some methods make two an epoch. Seconds: timings.csv.",
         _epochs_table(result),
         *_rates(result),
     ]
@@ -209,6 +210,9 @@ def _epochs_table(result: TaskResults) -> str:
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
         cells = {"final training": f"{round(final, 1):g}", "before or after it": f"{round(extra, 1):g}"}
         cells["all"] = f"{round(final + extra, 1):g}"
+        own = final + sum(a.get("epochs_search", 0) for a in about) / len(about)
+        passes = final + extra + own * ((method.passes if method else 1) - 1)
+        cells["passes"] = f"{round(passes, 1):g}"
         table[result.title(row)] = cells
     return markdown(pd.DataFrame(table).T)
 
