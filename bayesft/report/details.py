@@ -120,8 +120,8 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         parts += [f"All that was measured, mean ± {result.band()}:", _metrics_table(result)]
     parts += [
         "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
-        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here. Passes: forward and "
-        "backward passes over the training images, of which some methods make two an epoch. Seconds: timings.csv.",
+        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here. "
+        "Passes: forward and backward passes over the training images, of which some methods make two an epoch. Seconds: timings.csv.",
         _epochs_table(result),
         *_rates(result),
     ]
