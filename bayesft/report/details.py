@@ -121,7 +121,8 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
     parts += [
         "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
         "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here. "
-        "Passes: forward and backward passes over the training images, of which some methods make two an epoch. Seconds: timings.csv.",
+        "Passes: forward and backward passes over the training images, of which some methods make two an epoch. "
+        "Seconds: timings.csv.",
         _epochs_table(result),
         *_rates(result),
     ]
