@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -37,13 +37,13 @@ def digest(content: object) -> str:
 def direct_imports(path: Path) -> frozenset[str]:
     """The files of this project that the file `path` imports, the packages on the way among them.
 
-    They are read once in a process.
+    Imports for the type checker alone do not count. Files are read once in a process.
 
     Raises:
         ValueError: The file has a relative import.
     """
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -57,3 +57,11 @@ def direct_imports(path: Path) -> frozenset[str]:
             base = Path(*parts[:end])
             files |= {p.as_posix() for p in (base / "__init__.py", base.with_suffix(".py")) if p.exists()}
     return frozenset(files)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a tree but the body of `if TYPE_CHECKING`, which never runs."""
+    yield tree
+    checks_types = isinstance(tree, ast.If) and isinstance(tree.test, ast.Name) and tree.test.id == "TYPE_CHECKING"
+    for node in tree.orelse if checks_types else ast.iter_child_nodes(tree):
+        yield from _executed(node)

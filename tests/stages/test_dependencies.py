@@ -92,6 +92,15 @@ def test_only_evaluation_and_render_read_sigma_max():
     assert {name.split("-")[0] for name in readers} == {"evaluate", "render"}
 
 
+def test_imports_for_the_type_checker_alone_decide_nothing(tmp_path):
+    text = "if TYPE_CHECKING:\n    import bayesft.tune\nelse:\n    import bayesft.files\nimport bayesft.seeds\n"
+    (tmp_path / "module.py").write_text(text)
+    found = code.direct_imports(tmp_path / "module.py")
+    assert found == {"bayesft/__init__.py", "bayesft/files.py", "bayesft/seeds.py"}
+    stages = code.code_of(["stages/train.py", "stages/evaluate.py", "stages/render.py"])
+    assert not any(file.startswith("bayesft/hardening/") for file in stages), "the study does not use it"
+
+
 def test_relative_imports_are_refused(tmp_path):
     (tmp_path / "module.py").write_text("from . import other\n")
     with pytest.raises(ValueError, match="relative import"):
