@@ -32,6 +32,7 @@ from bayesft.settings import Recipe, SearchSettings, Settings
 from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS
 
 PARAMETERS = Path("params.yaml")
+SCALES = "scales.yaml"  # beside it: the budgets
 MOST_POINTS = 1000  # of a grid of σ
 DATA = tuple(dict.fromkeys(task.data for task in TASKS.values()))
 LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.family), "ablation",
@@ -463,7 +464,7 @@ class Parameters(Settings):
 
 
 def read(path: Path = PARAMETERS) -> dict:
-    """The content of params.yaml, by the rules of YAML 1.2, which DVC uses too.
+    """The content of a file of parameters, by the rules of YAML 1.2, which DVC uses too.
 
     Raises:
         ParameterError: The file is no YAML, or no mapping.
@@ -477,20 +478,32 @@ def read(path: Path = PARAMETERS) -> dict:
     return content
 
 
+def read_all(path: Path = PARAMETERS) -> dict:
+    """The content of params.yaml, and under `scales` that of scales.yaml beside it.
+
+    Raises:
+        ParameterError: One of them can't be read, or params.yaml has budgets too.
+    """
+    content = read(path)
+    if "scales" in content:
+        raise ParameterError(f"{path}: scales: unknown key; budgets stand in {SCALES}")
+    return {**content, "scales": read(Path(path).with_name(SCALES))}
+
+
 def load(path: Path = PARAMETERS) -> Parameters:
     """Read and check the parameters.
 
     Raises:
         ParameterError: Something is wrong. The message has a line for everything that is.
     """
-    content = read(path)
+    content = read_all(path)
     try:
         parameters = Parameters.model_validate(_tuples(content), strict=True)
         wrong = _layers(parameters) or _contradictions(parameters) + _wrong_mirror(parameters)
     except ValidationError as error:
         wrong = [explain(entry, Parameters) for entry in error.errors()]
     if wrong:
-        raise ParameterError(f"{path}:\n  " + "\n  ".join(dict.fromkeys(wrong)))
+        raise ParameterError(f"{path}, {SCALES}:\n  " + "\n  ".join(dict.fromkeys(wrong)))
     return parameters
 
 

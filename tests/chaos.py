@@ -22,9 +22,9 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 
-from stages.parameters import ParameterError, load
+from stages.parameters import ParameterError, load, read_all
+from tests.parameters import write_parameters
 from tests.pipeline.clone import Clone
 
 SMALL = {"tasks": ["mlp-mnist"], "ablation": {"data": [], "factors": ["dropout"]}, "study": "none",
@@ -107,8 +107,8 @@ def whole_run(stages: Stages) -> None:
 
 def wrong_parameters(table: Table, stages: Stages, chance: random.Random, count: int = 200) -> None:
     """Any wrong value of any key is refused by the key's name, or read as it is."""
-    whole = YAML(typ="safe").load((stages.folder / "params.yaml").read_text(encoding="utf-8"))
-    file = stages.folder / "wrong.yaml"
+    whole, folder = read_all(stages.folder / "params.yaml"), stages.folder / "wrong"
+    folder.mkdir()
     for _ in range(count):
         content, path = copy.deepcopy(whole), []
         block = content
@@ -116,8 +116,7 @@ def wrong_parameters(table: Table, stages: Stages, chance: random.Random, count:
             path.append(chance.choice(list(block)))
             parent, block = block, block[path[-1]]
         value = parent[path[-1]] = chance.choice(WRONG)
-        with open(file, "w", encoding="utf-8") as stream:
-            YAML(typ="safe").dump(content, stream)
+        file = write_parameters(folder, content)
         shown = f"{'.'.join(map(str, path))} = {value!r}"
         try:
             load(file)

@@ -38,7 +38,8 @@ def folder(tmp_path) -> Path:
     items = [{"label": name, "seconds": 60} for name in "abc"]
     plan = {"items": items, "machine": {"threads": 1, "device": "cpu"}}
     (tmp_path / "data/plan/train-erm.json").write_text(json.dumps(plan))
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("params.yaml", "scales.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 

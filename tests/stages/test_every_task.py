@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from bayesft.tasks import ABLATIONS, CLASSIFICATION, DETECTION, TASKS
 from bayesft.training import Trained
 from stages import ablate, boundary, download, evaluate, plan, study, train
-from stages.parameters import Parameters, load
+from stages.parameters import Parameters, load, read_all
+from tests.parameters import write_parameters
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -24,15 +24,14 @@ def workspace(tmp_path_factory) -> Iterator[Parameters]:
     folder, before = tmp_path_factory.mktemp("every-task"), Path.cwd()
     for name in ("bayesft", "stages"):
         (folder / name).symlink_to(ROOT / name)
-    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content = read_all(ROOT / "params.yaml")
     content |= {"scale": "smoke", "sigma_max": 0.6, "more_seeds": {"mnist": [1]}, "study": "full"}
     content["boundary"] |= {"epochs": 2, "draws": 2}
     content["scales"]["smoke"]["all"]["search"] |= {"trials": 2, "initial": 1}
     content["studies"] |= {"seeds": [0], "landscape": 3}
     for of in content["studies"]["strategies"].values():
         of["search"] = {key: value for key, value in of["search"].items() if key not in ("trials", "epochs")}
-    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(content, file)
+    write_parameters(folder, content)
     os.chdir(folder)
     try:
         plan.main()

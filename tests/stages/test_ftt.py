@@ -15,10 +15,11 @@ from bayesft.fault_tolerance import ROWS, level_at
 from bayesft.report import ftt
 from bayesft.training import Trained
 from stages import ftt_evaluate, ftt_search, ftt_train, plan
-from stages.parameters import ParameterError, load, read
+from stages.parameters import ParameterError, load, read_all
+from tests.parameters import write_parameters
 
 ROOT = Path(__file__).parents[2]
-CONTENT = read(ROOT / "params.yaml")
+CONTENT = read_all(ROOT / "params.yaml")
 
 
 def write(folder: Path, **changes: object) -> Path:
@@ -30,9 +31,7 @@ def write(folder: Path, **changes: object) -> Path:
         for parent in parents:
             block = block[parent]
         block[last] = value
-    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(content, file)
-    return folder / "params.yaml"
+    return write_parameters(folder, content)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick", "medium", "paper"])

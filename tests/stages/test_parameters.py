@@ -1,19 +1,20 @@
 """params.yaml is checked before anything computes, and the message says key, value and what is allowed."""
 
 import re
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from bayesft.tasks import TASKS, range_of
-from stages.parameters import ParameterError, load, load_part, read
+from stages.parameters import ParameterError, load, load_part, read_all
+from tests.parameters import write_parameters
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
-CONTENT = read(PARAMS)
+CONTENT = read_all(PARAMS)
 
 
 @pytest.fixture
@@ -28,10 +29,7 @@ def write(tmp_path):
             for parent in parents:
                 block = block.setdefault(parent, {})
             block[last] = value
-        path = tmp_path / "params.yaml"
-        with open(path, "w", encoding="utf-8") as file:
-            YAML(typ="safe").dump(content, file)
-        return path
+        return write_parameters(tmp_path, content)
 
     return change
 
@@ -204,7 +202,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(write, key, value, said):
         ([("methods/erm/tasks", ["lenet-mnist"])], "needs the row erm on mlp-mnist"),
         ([("methods/uniform/rate", {"mnist": 0.5})], "rate.cifar10: missing"),
         ([("search/sigmas", {"mnist": [0.3]})], "search.sigmas.cifar10: missing"),
-        ([("scales/quick/mnist/search/initial", 6)], "initial = 6: must be less than trials = 6"),
+        ([("scales/quick/mnist/search/initial", 5)], "initial = 5: must be less than trials = 5"),
         ([("scales/quick/mnist/search/bounds", [0.5, 0.3])], "0 <= lower < upper < 1"),
         ([("scales/quick/mnist/evaluate/sigma_step", 0.0001)], "more than 1000 points"),
         ([("studies/reference", "gps")], "studies.reference = 'gps': must be one of"),
@@ -225,6 +223,7 @@ def test_all_that_is_wrong_is_said_at_once(write):
 
 
 def test_numbers_are_those_of_yaml_1_2(tmp_path):
+    shutil.copy(PARAMS.with_name("scales.yaml"), tmp_path)
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.read_text(encoding="utf-8").replace("seeds: [0]  ", "seeds: [010]"), encoding="utf-8")
     assert load(path).seeds == (10,), "DVC reads it so, too"
@@ -234,6 +233,15 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path):
 def test_what_is_no_mapping_is_refused(tmp_path, content):
     (tmp_path / "params.yaml").write_text(content)
     with pytest.raises(ParameterError):
+        load(tmp_path / "params.yaml")
+
+
+def test_budgets_stand_in_a_file_of_their_own(tmp_path):
+    (tmp_path / "params.yaml").write_text("scale: quick\nscales: {}\n")
+    with pytest.raises(ParameterError, match=r"scales: unknown key; budgets stand in scales\.yaml"):
+        load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("scale: quick\n")
+    with pytest.raises(ParameterError, match=r"scales\.yaml can't be read"):
         load(tmp_path / "params.yaml")
 
 

@@ -31,7 +31,8 @@ class Copy:
         self.folder = folder
         for name in ("bayesft", "stages"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "params.yaml", folder)
+        for name in ("params.yaml", "scales.yaml"):
+            shutil.copy(ROOT / name, folder)
         self.before = self.plan()
 
     def plan(self) -> dict[str, str]:
