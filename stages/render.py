@@ -59,9 +59,11 @@ def main() -> None:
     calibrated, chapter = _calibrated(tasks, files), _fault_tolerance(plan)
     studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
+    contracts = calibration.contracts(calibrated, plan["budgets"])
     tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
               "measures": measures_table({**tasks, **factors}), "accuracies": accuracies_table({**tasks, **factors}),
-              "searches": searches_table(tasks), "calibration": calibration.lines(calibrated)}  # fmt: skip
+              "searches": searches_table(tasks), "calibration": calibration.lines(calibrated),
+              "contracts": calibration.contracts_table(contracts)}  # fmt: skip
     for of, table in tables.items():
         write_text(folder / f"{of}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
@@ -71,7 +73,7 @@ def main() -> None:
     sections = [
         claims_section(judged),
         figures_section(captions, seen, tasks),
-        calibration.section(calibrated, folder / "figures"),
+        calibration.section(calibrated, contracts, folder / "figures"),
         ftt.section(chapter, folder / "figures") if chapter else "",
         numbers,
         more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),

@@ -5,7 +5,7 @@ images, and it has a digital scale and offset a channel (docs/calibration.md). S
 of their own, each beside the row that it is paired with, and everything here says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bayesft.evaluation.statistics import Estimate, estimate
+from bayesft.report.claims import NOT_RUN, UNDER_CALIBRATION, Finding, claims_table, judge, shown_difference, verdict
 from bayesft.report.details import markdown
 from bayesft.report.results import TaskResults, known, show
 from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
@@ -28,6 +29,7 @@ CONTRACT = (
     "digital scale and offset a channel (docs/calibration.md). Such rows are compared with the same row without, and "
     "not ranked among the others."
 )
+Judged = Mapping[str, Sequence[Finding]]
 DETAILS = {"images": "how many images", "layers": "which layers", "calibrated_at": "calibrated once, then drifted on"}
 
 
@@ -91,13 +93,54 @@ class Calibrated:
         """The mean accuracy over the range of σ of `values` (seeds, σ, draws)."""
         return known(replace(self.results, accuracy={"": values}, about={"": [{}]}).area(""))
 
+    def contract(self, mark: str) -> TaskResults:
+        """The rows under their own names: without calibration (`mark` is ""), or with it (MARK)."""
+        accuracy = {row: self.results.accuracy[row + mark] for row in self.rows}
+        return replace(self.results, accuracy=accuracy, about={row: self.results.about[row] for row in self.rows})
+
     @property
     def range(self) -> str:
         """What the mean is over."""
         return f"σ = 0 … {self.results.measured_to:g}"
 
 
-def section(found: Mapping[str, Calibrated], folder: Path) -> str:
+def contracts(found: Mapping[str, Calibrated], budgets: Mapping[str, Mapping[str, Any]]) -> list[Judged]:
+    """The claims that calibration may change, judged without it and with it, on the same copies."""
+    each = ({task: of.contract(mark) for task, of in found.items()} for mark in ("", MARK))
+    return [judge(UNDER_CALIBRATION, results, budgets) for results in each]
+
+
+def contracts_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Every comparison in both contracts, one line each: what `contracts.csv` has."""
+    tables = [claims_table(of) for of in judged]
+    for table, contract in zip(tables, ("published", "calibrated"), strict=True):
+        table.insert(0, "contract", contract)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _contracts(judged: Sequence[Judged]) -> list[str]:
+    """What the page says of the claims in both contracts."""
+    lines, differ = {}, 0
+    for number, findings in judged[0].items():
+        one, other = verdict(findings), verdict(judged[1][number])
+        if NOT_RUN in (one.verdict, other.verdict):
+            continue
+        differ += one.verdict != other.verdict
+        lines[number] = {
+            "the paper's claim": one.claim.said,
+            "as published": f"{one.verdict}, {shown_difference(one)}",
+            "every device calibrated": f"{other.verdict}, {shown_difference(other)}",
+        }
+    if not lines:
+        return []
+    said = f"With every device calibrated, {differ} of these {len(lines)} verdicts differ"
+    return [
+        f"{said} (areas over the σ at which calibrated copies were measured; [contracts.csv](contracts.csv)):",
+        markdown(pd.DataFrame(lines).T),
+    ]
+
+
+def section(found: Mapping[str, Calibrated], judged: Sequence[Judged], folder: Path) -> str:
     """Draw what the results allow into `folder`; the section of the page, "" where there is nothing."""
     if not found:
         return ""
@@ -108,6 +151,7 @@ def section(found: Mapping[str, Calibrated], folder: Path) -> str:
         "![Calibration](figures/calibration.png)",
         f"Calibration adds {np.mean([e.mean for e in gains]):+.3f} on average over {len(gains)} rows of {len(found)} "
         f"panels; {better} of the paired 95 % intervals lie above 0. {figure_calibration(found, folder)}",
+        *_contracts(judged),
     ]
     if asked := {task: of for task, of in found.items() if of.details}:
         parts += ["![How much calibration takes](figures/calibration-details.png)", figure_details(asked, folder)]

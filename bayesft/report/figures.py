@@ -98,7 +98,9 @@ def figure_3(results: Results, folder: Path) -> str:
     how = [f"{said} ({letters(of)})." for said, of in searched.items() if said]
     devices = "ReRAM-V: a thin line a device, and dashed, ERM on the same devices, not repaired."
     repaired = any(result.devices_of(row) > 1 for result in results.values() for row in result.main())
-    return " ".join([*how, devices * repaired]).strip()
+    ftna = any("ftna" in result.accuracy for result in results.values())
+    code = "FTNA: its error-correcting code alone, without the logistic classifier that its paper trains beside it."
+    return " ".join(filter(None, [*how, devices * repaired, code * ftna]))
 
 
 def figure_gains(results: Results, folder: Path) -> str:

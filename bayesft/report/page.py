@@ -136,6 +136,7 @@ def more_section(names: Iterable[str]) -> str:
         "accuracies.csv": "every accuracy by seed, draw and σ", "measures.csv": "clean, area, σ50, gain of every row",
         "results.csv": "every curve", "searches.csv": "every trial", "claims.csv": "every comparison",
         "calibration.csv": "every accuracy of calibrated copies, another contract",
+        "contracts.csv": "claims with every device calibrated and without",
         "provenance.json": "parameters, data, code, processor, versions",
     }  # fmt: skip
     return "Beside this page: " + "; ".join(f"[{name}]({name}) ({what[name]})" for name in names) + "."

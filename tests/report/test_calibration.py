@@ -58,7 +58,7 @@ def test_every_number_is_published(found):
 
 
 def test_the_page_and_the_figures_say_that_it_is_another_contract(found, tmp_path):
-    said = calibration.section(found, tmp_path)
+    said = calibration.section(found, calibration.contracts(found, {}), tmp_path)
     assert "another contract" in said and "+0.035 on average over 2 rows of 1 panels; 2 of" in said
     assert len(said.encode()) < 1500  # the page is short
     assert {path.name for path in tmp_path.glob("*.p*")} == {
@@ -71,7 +71,7 @@ def test_the_page_and_the_figures_say_that_it_is_another_contract(found, tmp_pat
 
 def test_without_calibrated_rows_nothing_is_drawn(files, tmp_path):
     assert Calibrated.gather(gather(files(rows=ROWS)), {"erm": {}}) is None
-    assert calibration.section({}, tmp_path) == calibration.tables({}) == "" and calibration.lines({}).empty
+    assert calibration.section({}, [], tmp_path) == calibration.tables({}) == "" and calibration.lines({}).empty
     assert not list(tmp_path.iterdir())
 
 
@@ -83,3 +83,26 @@ def test_what_does_not_belong_together_is_refused(files):
         Calibrated.gather(gather(content), mixed)
     with pytest.raises(ValueError, match=r"calibrated at σ = \[0.0, 0.5\]"):
         Calibrated.gather(gather(content), entries(content, sigmas=[0.0, 0.5]))
+
+
+def test_claims_are_judged_in_both_contracts(files, tmp_path):
+    """BayesFT is above the published methods without calibration; with it, all are alike."""
+    rows = ("erm", "ftna", "reram_v", "awp", "bayesft")
+    content = files(seeds=(0, 1, 2), rows=rows)
+    of_rows = {}
+    for place, row in enumerate(rows):
+        of_rows[row] = {}
+        for number, (seed, each) in enumerate(content.items()):
+            shift = 0.02 * number + 0.001 * place * number
+            level = 0.9 if row == "bayesft" else 0.5
+            each["rows"][row]["accuracy"] = [[0.9 + shift / 100] * 4, [level] * 4, [level - shift] * 4]
+            equal = [[0.9] * 2, [0.8 + shift] * 2]
+            of_rows[row][seed] = {"images": 128, "sigmas": SIGMAS, "accuracy": equal}
+    found = {"lenet-mnist": Calibrated.gather(gather(content), of_rows)}
+    judged = calibration.contracts(found, {})
+    table = calibration.contracts_table(judged).set_index(["contract", "claim", "comparison"]).verdict
+    assert table["published", "6", "BayesFT > ERM"] == "supported"
+    assert table["calibrated", "6", "BayesFT > ERM"] == "inconclusive"
+    said = calibration.section(found, judged, tmp_path)
+    assert "1 of these 1 verdicts differ" in said and "LeNet on MNIST: BayesFT is best | supported" in said
+    assert "every device calibrated" in said
