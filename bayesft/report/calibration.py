@@ -126,10 +126,14 @@ def _contracts(judged: Sequence[Judged]) -> list[str]:
         if NOT_RUN in (one.verdict, other.verdict):
             continue
         differ += one.verdict != other.verdict
+        same = next(finding for finding in judged[1][number] if finding.comparison == one.comparison)
         lines[number] = {
             "the paper's claim": one.claim.said,
-            "as published": f"{one.verdict}, {shown_difference(one)}",
-            "every device calibrated": f"{other.verdict}, {shown_difference(other)}",
+            "comparison": str(one.comparison),
+            "as published": shown_difference(one),
+            "verdict": one.verdict,
+            "calibrated": shown_difference(same),
+            "verdict then": other.verdict,
         }
     if not lines:
         return []

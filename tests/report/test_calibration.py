@@ -104,5 +104,5 @@ def test_claims_are_judged_in_both_contracts(files, tmp_path):
     assert table["published", "6", "BayesFT > ERM"] == "supported"
     assert table["calibrated", "6", "BayesFT > ERM"] == "inconclusive"
     said = calibration.section(found, judged, tmp_path)
-    assert "1 of these 1 verdicts differ" in said and "LeNet on MNIST: BayesFT is best | supported" in said
+    assert "1 of these 1 verdicts differ" in said and "| supported |" in said and "| inconclusive |" in said
     assert "every device calibrated" in said
