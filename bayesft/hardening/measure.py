@@ -284,7 +284,8 @@ class _Work:
     def _drawn(self, draw: int) -> Callable[[float], tuple[dict[str, Tensor], bool]]:
         """Draw number `draw`: from a level to the faulty parameters, and whether activations are faulty there.
 
-        A fault that can draw once for all levels does so, with the same numbers as at each level alone.
+        `LogNormalDrift` draws once for all levels, with the same numbers as at each level alone. A subclass may change
+        what it does, so it is asked at each level.
         """
         fault, key = self.fault, ("evaluate", self.seed)
         if isinstance(fault, FeatureFault):
@@ -292,7 +293,7 @@ class _Work:
             return lambda level: ({}, level > 0 or not traits.identity_at_zero)
         thetas = {name: theta.detach() for name, theta in self.parameters.items()}
         plain = all(theta.dtype in (torch.float32, torch.float64) for theta in thetas.values())
-        if plain and hasattr(fault, "sample") and hasattr(fault, "apply"):
+        if plain and type(fault) is LogNormalDrift:
             sample, apply, drawn = fault.sample, fault.apply, {}
             for name, theta in thetas.items():
                 seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))

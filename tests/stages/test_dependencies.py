@@ -62,7 +62,7 @@ def test_imports_go_one_way(path):
 def test_every_stage_but_the_plan_depends_on_its_fingerprint_in_the_plan():
     for name, stage in declared().items():
         stage = stage.get("do", stage)
-        planned = [entry["data/plan.json"] for entry in stage["params"] if isinstance(entry, dict)]
+        planned = [entry for entry in stage["params"] if isinstance(entry, dict) and "data/plan.json" in entry]
         assert len(planned) == (name != "plan"), name
     assert declared()["train"]["do"]["params"] == [{"data/plan.json": ["train.${key}"]}]
 
