@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from tests.pipeline.clone import ROOT, Clone
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]  # a busy machine takes its time
 OFF = {"tasks": ["mlp-mnist"], "ablation": {"data": [], "factors": ["dropout"]}, "study": "none"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.pipeline.clone import ROWS, Clone, stages_run
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]  # a busy machine takes its time
 
 
 @pytest.fixture(scope="module")

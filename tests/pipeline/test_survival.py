@@ -10,7 +10,7 @@ import pytest
 
 from tests.pipeline.clone import Clone, stages_run
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]  # a busy machine takes its time
 SMALL = {
     "tasks": ["mlp-mnist", "vgg11-cifar10"],
     "ablation.data": [],
