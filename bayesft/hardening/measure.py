@@ -255,9 +255,13 @@ class _Work:
         clean: _Cell | None = None
         group: list[_Cell] = []
         for draw in range(self.draws):
-            at = self._drawn(draw)
             for i, level in enumerate(self.levels):
-                copies, changes = at(level)
+                copies: dict[str, Tensor] = {}
+                changes = False
+                if isinstance(self.fault, FeatureFault):
+                    changes = level > 0 or not self.fault.traits.identity_at_zero
+                else:
+                    copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
                 faultless = not (self.random or changes) and all(
                     torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
                 )
@@ -280,26 +284,6 @@ class _Work:
                     group = []
         if group:
             yield group
-
-    def _drawn(self, draw: int) -> Callable[[float], tuple[dict[str, Tensor], bool]]:
-        """Draw number `draw`: from a level to the faulty parameters, and whether activations are faulty there.
-
-        `LogNormalDrift` draws once for all levels, with the same numbers as at each level alone. A subclass may change
-        what it does, so it is asked at each level.
-        """
-        fault, key = self.fault, ("evaluate", self.seed)
-        if isinstance(fault, FeatureFault):
-            traits = fault.traits
-            return lambda level: ({}, level > 0 or not traits.identity_at_zero)
-        thetas = {name: theta.detach() for name, theta in self.parameters.items()}
-        plain = all(theta.dtype in (torch.float32, torch.float64) for theta in thetas.values())
-        if plain and type(fault) is LogNormalDrift:
-            sample, apply, drawn = fault.sample, fault.apply, {}
-            for name, theta in thetas.items():
-                seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))
-                drawn[name] = sample(theta, torch.Generator().manual_seed(seed))
-            return lambda level: ({name: apply(theta, drawn[name], level) for name, theta in thetas.items()}, False)
-        return lambda level: (faulty(self.model, fault, level, key, draw, self.where), False)
 
     def _score(self, group: list["_Cell"]) -> None:
         order = 0

@@ -17,13 +17,6 @@ def clone(tmp_path_factory) -> Clone:
     return Clone(tmp_path_factory.mktemp("pipeline"))
 
 
-@pytest.fixture
-def unchanged(clone):
-    """Put params.yaml and the code back afterwards."""
-    yield
-    clone.run("git", "checkout", "-q", ".")
-
-
 def test_a_wrong_parameter_stops_before_anything_computes(clone, unchanged):
     clone.change("tasks", ["mlp-mnits"])
     clone.change("sigma_max", -1)

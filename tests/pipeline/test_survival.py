@@ -30,13 +30,6 @@ def clone(tmp_path_factory) -> Clone:
     return clone
 
 
-@pytest.fixture
-def unchanged(clone):
-    """Put params.yaml and the code back afterwards."""
-    yield
-    clone.run("git", "checkout", "-q", ".")
-
-
 def test_a_damaged_item_of_the_store_is_named_and_made_anew(clone, unchanged):
     clone.run("dvc", "repro")
     before = clone.models()
