@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 DAYS ?= 30
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --custom-compile-command "make lock"
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .PHONY: help environment reproduce readme report test test-fast coverage chaos lint format bench clean lock

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bayesft.files import checksum, read_json, write_text
 from bayesft.store import Store
 from stages.code import digest
+from stages.kernels import AVX2
 from stages.parameters import ParameterError, load_part
 
 # Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
@@ -87,8 +88,17 @@ class Stage:
 
 
 def prepare(machine: dict[str, Any]) -> None:
-    """Set what the machine's settings say for this process: threads, and exact algorithms on a GPU."""
+    """Set what the machine's settings say for this process: threads, and exact algorithms on a GPU.
+
+    Raises:
+        ValueError: The process uses other instructions than the settings say.
+    """
     torch.set_num_threads(machine["threads"])
+    if machine["kernels"] == "avx2" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        raise ValueError(
+            "kernels: avx2, and this process computes with AVX-512: start it as python -m stages.…, or with "
+            + " ".join(f"{name}={value!r}" for name, value in AVX2.items())
+        )
     if machine["device"] == "cuda":  # the CPU's algorithms are deterministic as they are, and this call costs 1.5 s
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

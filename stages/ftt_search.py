@@ -69,7 +69,7 @@ def shared(stage: Stage, item: Item) -> tuple[SharedNetwork, Reinforce | None]:
     network = shared_network(space, **item["network"]).to(stage.device)
     network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
     if controller:
-        controller.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("network.")})
+        controller.load_state_dict(tensors)
     return network.eval(), controller
 
 

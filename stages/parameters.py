@@ -333,6 +333,7 @@ class Parameters(Settings):
     drift: Drift
     recipe: Steps
     device: Literal["auto", "cpu", "cuda"]
+    kernels: Literal["avx2", "native"]
     threads: Annotated[StrictInt, Field(gt=0, le=1024)]
     parallel: Parallel
     search: Rule

@@ -33,7 +33,7 @@ Plan = dict[str, list[dict[str, Any]]]
 def main() -> None:
     """Check params.yaml and write the plan."""
     p = load()
-    machine = {"device": device(p), "threads": p.threads}
+    machine = {"device": device(p), "kernels": p.kernels, "threads": p.threads}
     plan = Planner(p).plan()
     fingerprints: dict[str, dict[str, str]] = {}
     for name, items in plan.items():

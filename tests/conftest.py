@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterator
 
+import stages  # noqa: F401, I001 (before PyTorch: the tests use the instructions that a run uses)
+
 import pytest
 import torch
 from threadpoolctl import threadpool_limits

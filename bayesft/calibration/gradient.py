@@ -1,16 +1,15 @@
 """Training that expects calibration: every step's faulty copy is calibrated to the clean network, on the batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bayesft.calibration.layers import Layers, calibration_layers
-from bayesft.calibration.moments import Batch, Moments, correcting, forward, moments_of
+from bayesft.calibration.layers import Dims, Layers, calibration_layers
+from bayesft.calibration.moments import Batch, Moments, correcting, forward, moments_of, over_calls
 from bayesft.drift.faults import FaultModel
 from bayesft.drift.passes import under_fault
 from bayesft.drift.scope import Where
@@ -39,22 +38,22 @@ def calibrated_gradient(
     def gradient(model: nn.Module, loss: Loss, x: Batch, y: Tensor, progress: float = 1.0) -> Tensor:
         bound = level * min(1.0, progress / rise) if rise else level
         run = partial(forward, model, x)
-        clean = clean_moments(model, layers, run)
+        found = calibration_layers(model, layers)
+        clean = clean_moments(model, found, run)
         faults = under_fault(model, fault, float(torch.rand(()) * bound), where)
-        return calibrated_backward(model, layers, clean, lambda: loss(run(), y), faults)
+        return calibrated_backward(model, found, clean, lambda: loss(run(), y), faults)
 
     return gradient
 
 
-def clean_moments(model: nn.Module, layers: Layers, run: Callable[[], Any]) -> dict[str, list[Moments]]:
+def clean_moments(model: nn.Module, layers: Mapping[str, Dims], run: Callable[[], Any]) -> dict[str, list[Moments]]:
     """The moments of each layer while `run` runs the clean network, with their gradients."""
-    found = moments_of(model, calibration_layers(model, layers), run)
-    return {name: list(accumulate(moments, Moments.merged)) for name, moments in found.items()}
+    return over_calls(moments_of(model, layers, run))
 
 
 def calibrated_backward(
     model: nn.Module,
-    layers: Layers,
+    layers: Mapping[str, Dims],
     clean: dict[str, list[Moments]],
     loss: Callable[[], Tensor],
     faults: AbstractContextManager[Any],
@@ -68,7 +67,7 @@ def calibrated_backward(
 
     Args:
         model: the network.
-        layers: which layers are calibrated, as `calibration_layers` takes them.
+        layers: which layers are calibrated, as `calibration_layers` finds them.
         clean: what `clean_moments` found on the batch.
         loss: runs the network and gives the loss, a scalar.
         faults: within it, the network is a faulty copy.
@@ -76,9 +75,9 @@ def calibrated_backward(
     Returns:
         The loss.
     """
-    dims = {name: each for name, each in calibration_layers(model, layers).items() if name in clean}
+    called = {name: dims for name, dims in layers.items() if name in clean}
     targets = {name: [moments.detached() for moments in calls] for name, calls in clean.items()}
-    with faults, correcting(model, dims, targets):
+    with faults, correcting(model, called, targets):
         value = loss()
         value.backward()
     found = [(tensor, constant.grad) for name, calls in clean.items()

@@ -102,6 +102,11 @@ def measure(model: nn.Module, layers: Mapping[str, Dims], batches: Iterable[Batc
                 )
             sums = found.get(name)
             found[name] = [a.merged(b) for a, b in zip(sums, moments, strict=True)] if sums else moments
+    return over_calls(found)
+
+
+def over_calls(found: Mapping[str, list[Moments]]) -> dict[str, list[Moments]]:
+    """Of the moments of each call, those over all calls so far."""
     return {name: list(accumulate(moments, Moments.merged)) for name, moments in found.items()}
 
 

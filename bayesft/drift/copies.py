@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel
+from bayesft.drift.faults import FaultModel, draws_once
 from bayesft.drift.scope import Where, scoped
 from bayesft.seeds import derive_seed
 
@@ -63,9 +63,9 @@ def _asks_for(perturb: Callable[..., Any]) -> tuple[str, ...]:
 def perturbed(fault: FaultModel, theta: Tensor, level: float, seed: int, name: str, module: nn.Module) -> Tensor:
     """The faulty copy of one parameter. Of a complex one, real and imaginary parts are stored, and fail, apart.
 
-    A fault that can draw once for all levels (`sample`) draws on the CPU, any other on the parameter's device.
+    A fault that draws once for all levels draws on the CPU, any other on the parameter's device.
     """
-    generator = torch.Generator("cpu" if hasattr(fault, "sample") else theta.device).manual_seed(seed)
+    generator = torch.Generator("cpu" if draws_once(fault) else theta.device).manual_seed(seed)
     about = {"name": name, "module": module}
     more = {key: about[key] for key in _asks_for(getattr(type(fault), "perturb", fault.perturb))}
     real = torch.view_as_real(theta) if theta.is_complex() else theta

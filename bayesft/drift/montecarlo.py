@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.copies import restored, write
-from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.drift.faults import FaultModel, draws_once, traits_of
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where, scoped
 from bayesft.memory_format import is_known, memory_format
@@ -60,15 +60,14 @@ def drifted_parameters(
 def _drawn(fault: FaultModel, thetas: Copy, key: tuple[Any, ...], draw: int) -> Callable[[float], Copy]:
     """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies.
 
-    A fault with the methods `sample(theta, generator)` and `apply(theta, sample, level)` draws once for all levels. It
-    does so on the CPU, so every device meets the same draws. Any other fault draws the same numbers again at each
-    level, on the device of the parameter.
+    A fault that draws once for all levels (`draws_once`) does so on the CPU, so every device meets the same draws. Any
+    other fault draws the same numbers again at each level, on the device of the parameter.
     """
 
     def generator(name: str, device: torch.device | str) -> torch.Generator:
         return torch.Generator(device).manual_seed(derive_seed(*key, draw, name, tuple(thetas[name].shape)))
 
-    if hasattr(fault, "sample") and hasattr(fault, "apply"):
+    if draws_once(fault):
         samples = {name: fault.sample(theta, generator(name, "cpu")) for name, theta in thetas.items()}
         return lambda level: {name: fault.apply(theta, samples[name], level) for name, theta in thetas.items()}
     return lambda level: {

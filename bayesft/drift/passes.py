@@ -27,12 +27,12 @@ def under_fault(
         level: The fault level.
         parameters: Which parameters a fault of weights meets, as in `scoped`.
     """
-    thetas = drifting(model, parameters)
     seed = int(torch.randint(2**62, ()))
     if isinstance(fault, FeatureFault):
         with struck(model, fault, level, (seed,), 0):
             yield
         return
+    thetas = drifting(model, parameters)
     generator = torch.Generator(next(iter(thetas.values())).device).manual_seed(seed)
     with learning_through(thetas, lambda _, theta: fault.perturb(theta, level, generator)):
         yield
@@ -60,13 +60,13 @@ def faulty_outputs(
     Returns:
         The outputs. Gradients go through `perturb`, or `corrupt`, and through `stored`.
     """
-    stored, thetas = dict(stored or {}), drifting(model, parameters)
-    device = next(iter(thetas.values())).device
-    seed = int(torch.randint(2**62, ()))
+    stored = dict(stored or {})
     if isinstance(fault, FeatureFault):
-        with struck(model, fault, level, (seed,), 0):
+        with under_fault(model, fault, level):
             return outputs_of(model, x, stored)
-    generator = torch.Generator(device).manual_seed(seed)
+    thetas = drifting(model, parameters)
+    device = next(iter(thetas.values())).device
+    generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
     for name, theta in thetas.items():
         stored[name] = fault.perturb(stored.get(name, theta), level, generator)
     return outputs_of(model, x, stored)

@@ -165,6 +165,7 @@ class Hardening:
 
     def _calibrated(self, loss: Callable[[], Tensor], progress: float) -> Tensor:
         """The gradient of a copy that is calibrated to a clean pass of the same batch, under dropout like the copy."""
+        from bayesft.calibration import calibration_layers
         from bayesft.calibration.gradient import calibrated_backward, clean_moments
 
         if not self._ready:  # the first pass finds the sites
@@ -174,8 +175,9 @@ class Hardening:
         assert self.sites is not None
         seed = derive_seed("hardening", self.seed, self.steps, "clean")
         with own_random(seed), dropping(self.model, self.sites, self._rates):
-            clean = clean_moments(self.model, "all", loss)
-        return calibrated_backward(self.model, "all", clean, loss, self.step(progress))
+            layers = calibration_layers(self.model)
+            clean = clean_moments(self.model, layers, loss)
+        return calibrated_backward(self.model, layers, clean, loss, self.step(progress))
 
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:

@@ -195,7 +195,7 @@ def train_shared(
         controller: Proposes the architecture of each step, and learns after each epoch, from one architecture for
             each validation batch (alternate epochs, as the authors do). Without one, architectures are uniform draws.
         alpha_reward: α_r of the controller's rewards.
-        checkpoint: Where a killed training finds its state. With a controller it begins anew.
+        checkpoint: Where a killed training finds its state, and that of the controller.
         network: Arguments of `shared_network`.
 
     Returns:
@@ -222,12 +222,30 @@ def train_shared(
                 controller.tell([asked], [(1 - alpha_reward) * clean + alpha_reward * faulty])
         return False
 
-    kept = None if controller else checkpoint
+    if checkpoint is not None and controller is not None:
+        checkpoint = _WithController(checkpoint, controller)
     fit(
         shared, data, recipe, seed=derive_seed(seed, "shared"), label="shared network", gradient=gradient,
-        after_epoch=learn, checkpoint=kept,
+        after_epoch=learn, checkpoint=checkpoint,
     )  # fmt: skip
     return shared
+
+
+class _WithController(Checkpoint):
+    """A checkpoint of a training that keeps the state of a controller with it: both are of the same epoch."""
+
+    def __init__(self, held: Checkpoint, controller: Reinforce):
+        super().__init__(held.folder, held.save_after_s)
+        self.controller = controller
+
+    def save(self, name: str, tensors: dict[str, Tensor], value: object = None) -> None:
+        super().save(name, tensors | self.controller.state_dict(), value)
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], Any] | None:
+        found = super().load(name)
+        if found is not None:
+            self.controller.load_state_dict(found[0])
+        return found
 
 
 @dataclass(frozen=True)

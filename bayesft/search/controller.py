@@ -5,7 +5,8 @@ operations by a linear layer; what is chosen is fed back. After a reward R its l
 −Σ log p · (R − b) − 0.01 · entropy, with the moving baseline b ← 0.99 b + 0.01 R.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from bayesft.models.cells import Architecture, CellPlan, Space, _is_allowed
 from bayesft.seeds import derive_seed
 
 HIDDEN, TEMPERATURE, LR, DECAY, ENTROPY = 100, 5.0, 1e-3, 0.99, 0.01
+PREFIX = "controller."  # of the names of a policy's tensors in a file
 
 
 class _CellController(nn.Module):
@@ -80,12 +82,29 @@ class Reinforce:
         self.baseline: float | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the policy has learnt, by name, for a file."""
-        return {f"controller.{name}": value for name, value in self.policies.state_dict().items()}
+        """All that the policy's further course depends on, by name, for a file."""
+        baseline = math.nan if self.baseline is None else self.baseline
+        state = {f"policy.{name}": value for name, value in self.policies.state_dict().items()}
+        for i, entry in self.optimizer.state_dict()["state"].items():
+            state |= {f"adam.{i}.{key}": value for key, value in entry.items()}
+        state |= {"generator": self.generator.get_state(), "baseline": torch.tensor(baseline, dtype=torch.float64)}
+        return {f"{PREFIX}{name}": value for name, value in state.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what a policy has learnt."""
-        self.policies.load_state_dict({name.removeprefix("controller."): value for name, value in state.items()})
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the course of a policy, from `state_dict`. Entries of other names are left alone."""
+        own = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        self.policies.load_state_dict(
+            {name.removeprefix("policy."): value for name, value in own.items() if name.startswith("policy.")}
+        )
+        steps: dict[int, dict[str, Tensor]] = {}
+        for name, value in own.items():
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                steps.setdefault(int(number), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": steps})
+        self.generator.set_state(own["generator"])
+        baseline = float(own["baseline"])
+        self.baseline = None if math.isnan(baseline) else baseline
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Architecture:

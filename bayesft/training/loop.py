@@ -115,11 +115,11 @@ def fit(
                     found = f"the loss is {value} and its gradient's norm {norm}"
                     raise Diverged(f"{label}: {found} at step {step} (epoch {epoch}); lower the lr")
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            if after_epoch(epoch + 1):
+                break
             if checkpoint and time.monotonic() - saved >= checkpoint.save_after_s:
                 save(checkpoint, label, epoch + 1, model, optimizer, scheduler)
                 saved = time.monotonic()
-            if after_epoch(epoch + 1):
-                break
     return model
 
 

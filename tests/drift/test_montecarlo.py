@@ -402,6 +402,20 @@ def test_a_grid_is_each_of_its_levels_alone_to_the_bit(make, fault):
     assert len(set(grid[1].tolist())) == 10
 
 
+class Doubled(LogNormalDrift):
+    """A subclass that changes what happens to a parameter, and inherits `sample` and `apply`."""
+
+    def perturb(self, theta: Tensor, level: float, generator: torch.Generator) -> Tensor:
+        return 2 * super().perturb(theta, level, generator)
+
+
+def test_a_subclass_that_changes_perturb_is_not_drawn_as_its_parent():
+    model = small()
+    ours = drifted_parameters(model, Doubled(), 0.5, KEY, 0)
+    for name, theta in drifted_parameters(model, LogNormalDrift(), 0.5, KEY, 0).items():
+        assert torch.equal(ours[name], 2 * theta)
+
+
 def test_a_draw_is_made_once_for_all_levels(monkeypatch):
     drawn = []
     sample = LogNormalDrift.sample

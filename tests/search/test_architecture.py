@@ -196,3 +196,31 @@ def test_the_gate_tells_agreement_from_none():
     assert (constant["rho"], constant["p"]) == (0.0, 1.0)
     assert abs(agreement([noise(1), noise(2)], space, 16, 0, worth)["rho"]) < 0.9
     assert W_FTT_NET.check() == W_FTT_NET
+
+
+def test_a_killed_training_with_a_controller_goes_on_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
+    recipe = Recipe(epochs=3, batch_size=16)
+
+    def trained(controller: Reinforce, checkpoint: Checkpoint | None = None) -> dict[str, torch.Tensor]:
+        network = train_shared(
+            SPACE, data(), recipe, SETTING, alpha=0.0, seed=0, validation=data(16, 1), controller=controller,
+            alpha_reward=0.2, checkpoint=checkpoint, channels=4, cells=3, outputs=4,
+        )  # fmt: skip
+        return {**network.state_dict(), **controller.state_dict()}
+
+    whole = trained(Reinforce(SPACE, 0))
+    tell, told = Reinforce.tell, []
+
+    def killed(controller, architectures, rewards):
+        tell(controller, architectures, rewards)
+        told.append(rewards)
+        if len(told) == 2:  # at the end of the second epoch
+            raise KeyboardInterrupt
+
+    with Checkpoint(tmp_path / "kept", save_after_s=0) as checkpoint:
+        monkeypatch.setattr(Reinforce, "tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(Reinforce(SPACE, 0), checkpoint)
+        resumed = trained(Reinforce(SPACE, 0), checkpoint)
+    assert len(told) == 4  # the first epoch was not done again
+    assert set(whole) == set(resumed) and all(torch.equal(whole[name], resumed[name]) for name in whole)

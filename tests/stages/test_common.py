@@ -36,7 +36,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "sleeper.py").write_text(STAGE)
     (tmp_path / "data/plan").mkdir(parents=True)
     items = [{"label": name, "seconds": 60} for name in "abc"]
-    plan = {"items": items, "machine": {"threads": 1, "device": "cpu"}}
+    plan = {"items": items, "machine": {"threads": 1, "kernels": "native", "device": "cpu"}}
     (tmp_path / "data/plan/train-erm.json").write_text(json.dumps(plan))
     for name in ("params.yaml", "scales.yaml"):
         shutil.copy(ROOT / name, tmp_path)

@@ -66,6 +66,10 @@ def kinds(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+def test_kernels_decide_everything(copy):
+    assert copy.changed("params.yaml", "kernels: avx2 ", "kernels: native ") == set(copy.before)
+
+
 def test_threads_decide_everything(copy):
     assert copy.changed("params.yaml", "threads: 1 ", "threads: 2 ") == set(copy.before)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -56,6 +56,29 @@ class FaultModel(Protocol):
 def traits_of(fault: "FaultModel | CheckedFault") -> Traits:
     """The traits of `fault`; the defaults where it has none."""
     return getattr(fault, "traits", Traits())
+
+
+class DrawnOnce(FaultModel, Protocol):
+    """A fault whose random numbers serve every level: `perturb` is `apply` of a `sample`."""
+
+    def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        """What is random about the copy of `theta`. The generator may be another device's."""
+        ...
+
+    def apply(self, theta: Tensor, sample: Tensor, level: float) -> Tensor:
+        """The faulty copy of `theta` by its `sample`, at a level."""
+        ...
+
+
+def draws_once(fault: FaultModel) -> TypeGuard[DrawnOnce]:
+    """Whether `sample` and `apply` define a fault. A subclass that defines `perturb` anew, and not these, is another."""
+    line = type(fault).__mro__
+    depth = {
+        name: next((i for i, kind in enumerate(line) if name in vars(kind)), len(line))
+        for name in ("sample", "apply", "faulty", "perturb")
+    }
+    has_both = max(depth["sample"], depth["apply"]) < len(line)
+    return has_both and min(depth["faulty"], depth["perturb"]) >= min(depth["sample"], depth["apply"])
 
 
 class CheckedFault:
