@@ -16,16 +16,20 @@ def main() -> None:
 
 
 def train(stage: Stage, item: Item) -> str:
-    """Train one variant, and copy it beside the others of its data set and seed."""
+    """Train one variant, where the store does not have it, and copy it beside the others of its data set and seed."""
+    copy_item(trained(stage, item), MODELS / "ablation" / f"{item['task']}-{item['seed']}", item["row"])
+    return "trained"
+
+
+def trained(stage: Stage, item: Item) -> Path:
+    """The folder of a variant's network in the store."""
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         erm = load("erm").train(load_problem(stage, item, checkpoint), {}, {})["erm"]
         erm.save(folder / f"{item['row']}.safetensors")
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
-    copy_item(place, MODELS / "ablation" / f"{item['task']}-{item['seed']}", item["row"])
-    return "trained"
+    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
 
 
 if __name__ == "__main__":

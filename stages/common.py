@@ -7,8 +7,9 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -80,11 +81,16 @@ class Stage:
         for label, line, seconds in tqdm(_parallel(jobs), desc=self.name, total=len(jobs), unit="item", disable=None):
             lines[label] = seconds
             tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
-        write_text(
-            Path("data/timings") / f"{self.name}{part and '-' + part}.json",
-            json.dumps(lines, indent=1, sort_keys=True) + "\n",
-        )
+        note_times(f"{self.name}{part and '-' + part}", lines)
         print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def note_times(name: str, seconds: Mapping[str, float]) -> None:
+    """Note how long the items of a stage took. One that was found in the store keeps the time that making it took."""
+    file = Path("data/timings") / f"{name}.json"
+    with suppress(ValueError, OSError):
+        seconds = {**seconds, **{item: max(s, seconds.get(item, 0)) for item, s in read_json(file).items()}}
+    write_text(file, json.dumps(seconds, indent=1, sort_keys=True) + "\n")
 
 
 def prepare(machine: dict[str, Any]) -> None:

@@ -17,35 +17,52 @@ from stages.train import load_images
 def main(row: str) -> None:
     """Evaluate one row of the report, or "ablation"."""
     stage = Stage(f"evaluate-{row}")
+    stage.work(evaluate, planned(stage))
+
+
+def planned(stage: Stage) -> list[Item]:
+    """The items of a stage, with their σ."""
     sigma_max = load_part("sigma_max")
     items = [{**item, "sigmas": sigma_grid(sigma_max, item["sigma_step"])} for item in stage.items]
     for item in items:
         if c := item["calibration"]:
             item["calibration"] = {**c, "sigmas": sigma_grid(sigma_max, c["sigma_step"])}
-    stage.work(evaluate, items)
+    return items
 
 
 def evaluate(stage: Stage, item: Item) -> str:
-    """Measure the networks of one task and seed, and write the results.
+    """Measure the networks of one task and seed, and write the results."""
+    content, where = measured(stage, item), RESULTS / item["row"] / f"{item['task']}-{item['seed']}"
+    write_json(where.with_name(f"{where.name}.json"), content)
+    if item["data"] == "pennfudan":
+        _draw(stage, item, where.with_name(f"{where.name}.pictures.safetensors"))
+    shown = content["rows"].get(item["row"]) or next(iter(content["rows"].values()))
+    return f"{shown['accuracy'][0][0]:.3f} clean, {_mean(shown):.3f} on average up to σ = {item['sigmas'][-1]:g}"
 
-    What was measured is kept by network and σ: a longer grid costs its new σ.
+
+def networks_of(item: Item) -> list[Path]:
+    """The files of an item's networks.
+
+    Raises:
+        ValueError: There is none.
     """
-    name = f"{item['task']}-{item['seed']}"
-    folder = MODELS / item["row"] / name
+    folder = MODELS / item["row"] / f"{item['task']}-{item['seed']}"
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no network: run dvc repro, which trains it")
-    detects = item["data"] == "pennfudan"
-    measured, about = (_detector if detects else _classifier)(stage, item, files)
-    where = RESULTS / item["row"]
+    return files
+
+
+def measured(stage: Stage, item: Item) -> dict[str, Any]:
+    """What the networks of one task and seed do. It is kept by network and σ: a longer grid costs its new σ."""
+    files, detects = networks_of(item), item["data"] == "pennfudan"
+    rows, about = (_detector if detects else _classifier)(stage, item, files)
     content = {"task": item["task"], "seed": item["seed"], "sigmas": item["sigmas"], "data": about,
-               "device": stage.device, "rows": measured}  # fmt: skip
+               "device": stage.device, "rows": rows}  # fmt: skip
     if item["calibration"]:
-        file = folder / f"{item['row']}.safetensors"
+        file = files[0].with_name(f"{item['row']}.safetensors")
         content["calibrated"] = (_calibrated_detector if detects else _calibrated)(stage, item, file)
-    write_json(where / f"{name}.json", content)
-    shown = measured.get(item["row"]) or next(iter(measured.values()))
-    return f"{shown['accuracy'][0][0]:.3f} clean, {_mean(shown):.3f} on average up to σ = {item['sigmas'][-1]:g}"
+    return content
 
 
 def _mean(row: dict) -> float:
@@ -136,12 +153,11 @@ def _calibrated_detector(stage: Stage, item: Item, file: Path) -> dict:
 
 def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
     from bayesft.evaluation.detection import map_grid
-    from bayesft.evaluation.pictures import detection_pictures
     from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
 
     scenes, fault = Scenes.load(dataset(item["data"])).limited(item["images"]), _fault(item)
     rows, key, parameters = {}, (item["task"], item["seed"]), item["drift"]["parameters"]
-    test, shown = scenes.parts["test"], item["pictures"]
+    test = scenes.parts["test"]
     for file in files:
         trained = Trained.load(file)
         network = trained.networks(stage.device)[0]
@@ -152,11 +168,20 @@ def _detector(stage: Stage, item: Item, files: list[Path]) -> tuple[dict, dict]:
             )  # fmt: skip
         metrics = {name: value.tolist() for name, value in values.items()}
         rows[file.stem] = {"accuracy": metrics["box_map_50"], "metrics": metrics, "about": trained.about}
-        pictures = detection_pictures(
-            {file.stem: network}, test, fault, shown["sigmas"], key, shown["images"], parameters
-        )
-        pictures.save(RESULTS / item["row"] / f"{item['task']}-{item['seed']}.pictures.safetensors")
     return rows, scenes.about
+
+
+def _draw(stage: Stage, item: Item, place: Path) -> None:
+    """The pictures of Figure 4: what a row's detector finds at some σ."""
+    from bayesft.evaluation.pictures import detection_pictures
+    from bayesft.models import detector  # noqa: F401 (the network's name is known from here on)
+
+    scenes, shown, parameters = Scenes.load(dataset(item["data"])), item["pictures"], item["drift"]["parameters"]
+    test = scenes.limited(item["images"]).parts["test"]
+    networks = {file.stem: Trained.load(file).networks(stage.device)[0] for file in networks_of(item)}
+    key = (item["task"], item["seed"])
+    pictures = detection_pictures(networks, test, _fault(item), shown["sigmas"], key, shown["images"], parameters)
+    pictures.save(place)
 
 
 if __name__ == "__main__":

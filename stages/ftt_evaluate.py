@@ -21,20 +21,28 @@ def main() -> None:
 
 def evaluate(stage: Stage, item: Item) -> str:
     """Measure one network under every fault of the item, and calibrated where it says so."""
-    name = f"{item['fault']}-{item['row']}-{item['seed']}"
-    file = MODELS / "ftt" / name / f"{item['row']}.safetensors"
+    content = read_json(finished(stage, item) / "measured.json")
+    write_json(RESULTS / "ftt" / f"{_name(item)}.json", {"fault": item["fault"], "row": item["row"],
+                                                         "seed": item["seed"], **content})  # fmt: skip
+    said = (f"{fault} {_mean(found['accuracy'][found['levels'].index(found['level'])]):.3f}"
+            for fault, found in content["faults"].items())  # fmt: skip
+    return f"{content['clean']:.3f} clean; " + ", ".join(said)
+
+
+def network_of(item: Item) -> Path:
+    """The file of the network that is measured."""
+    return MODELS / "ftt" / _name(item) / f"{item['row']}.safetensors"
+
+
+def finished(stage: Stage, item: Item) -> Path:
+    """The folder of a network's measurements in the store."""
+    file = network_of(item)
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         write_json(folder / "measured.json", measured(stage, item, Trained.load(file)))
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    place = stage.store.make(stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"]))), build)
-    content = read_json(place / "measured.json")
-    write_json(RESULTS / "ftt" / f"{name}.json", {"fault": item["fault"], "row": item["row"], "seed": item["seed"],
-                                                  **content})  # fmt: skip
-    said = (f"{fault} {_mean(found['accuracy'][found['levels'].index(found['level'])]):.3f}"
-            for fault, found in content["faults"].items())  # fmt: skip
-    return f"{content['clean']:.3f} clean; " + ", ".join(said)
+    return stage.store.make(stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"]))), build)
 
 
 def measured(stage: Stage, item: Item, trained: Trained) -> dict:
@@ -62,6 +70,10 @@ def measured(stage: Stage, item: Item, trained: Trained) -> dict:
     return {"parameters": parameters, "macs": macs, "clean": float(clean[0, 0]), "faults": found,
             "about": trained.about, "specification": trained.specification,
             "data": {**images.about, "classes": images.classes}}  # fmt: skip
+
+
+def _name(item: Item) -> str:
+    return f"{item['fault']}-{item['row']}-{item['seed']}"
 
 
 def _mean(values: list[float]) -> float:

@@ -75,6 +75,15 @@ def shared(stage: Stage, item: Item) -> tuple[SharedNetwork, Reinforce | None]:
 
 def search(stage: Stage, item: Item) -> str:
     """Search once, and write what was found."""
+    content = read_json(finished(stage, item) / "found.json")
+    write_json(FOLDER / f"{item['fault']}-{item['search']}.json", content)
+    gate = content.get("gate")
+    agrees = f"; two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}" if gate else ""
+    return f"{content['best']}{agrees}"
+
+
+def finished(stage: Stage, item: Item) -> Path:
+    """The folder of a search's result in the store."""
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         parts = load_images(item).standardised(stage.device)
@@ -83,12 +92,7 @@ def search(stage: Stage, item: Item) -> str:
         )
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
-    content = read_json(place / "found.json")
-    write_json(FOLDER / f"{item['fault']}-{item['search']}.json", content)
-    gate = content.get("gate")
-    agrees = f"; two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}" if gate else ""
-    return f"{content['best']}{agrees}"
+    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
 
 
 def _setting(item: Item) -> FaultSetting:

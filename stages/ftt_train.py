@@ -1,5 +1,7 @@
 """Stage `ftt-train`: the networks of the chapter on fault-tolerant training, plain and trained under a fault."""
 
+from pathlib import Path
+
 from bayesft.fault_tolerance import ROWS
 from bayesft.files import read_json
 from bayesft.store import copy_item
@@ -22,11 +24,16 @@ def train(stage: Stage, item: Item) -> str:
 
 def named(item: Item) -> Item:
     """The item with its network: the one that a search names, where it does."""
-    row = ROWS[item["row"]]
-    if row.search is None:
+    file = found_by(item)
+    if file is None:
         return item
-    found = read_json(RESULTS / "ftt-search" / f"{item['fault']}-{row.search}.json")
-    return {**item, "specification": found["networks"][row.network]}
+    return {**item, "specification": read_json(file)["networks"][ROWS[item["row"]].network]}
+
+
+def found_by(item: Item) -> Path | None:
+    """The file of the search that names an item's network, where one does."""
+    search = ROWS[item["row"]].search
+    return None if search is None else RESULTS / "ftt-search" / f"{item['fault']}-{search}.json"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ def main() -> None:
 
 def study(stage: Stage, item: Item) -> str:
     """One strategy, one method with given hyperparameters, or the landscape, on one task with one seed."""
+    name = f"{item['task']}-{item['seed']}-{item['name']}.json"
+    shutil.copyfile(finished(stage, item) / "found.json", RESULTS / "study" / name)
+    return item["kind"]
+
+
+def finished(stage: Stage, item: Item) -> Path:
+    """The folder of an item's result in the store."""
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         work = Work(load_problem(stage, item, checkpoint), item, load_images(item).standardised(stage.device)["test"])
@@ -35,10 +42,7 @@ def study(stage: Stage, item: Item) -> str:
         write_json(folder / "found.json", content)
 
     decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
-    name = f"{item['task']}-{item['seed']}-{item['name']}.json"
-    shutil.copyfile(place / "found.json", RESULTS / "study" / name)
-    return item["kind"]
+    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
 
 
 @dataclass(frozen=True)
