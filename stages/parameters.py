@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from inspect import signature
 from pathlib import Path
@@ -63,6 +64,12 @@ def _distinct(values: tuple) -> tuple:
     if len(set(values)) < len(values):
         raise ValueError("an entry is listed twice")
     return values
+
+
+def _suffix(value: str) -> str:
+    if value and not re.fullmatch(r"(-[a-z0-9]+)+", value):
+        raise ValueError('must be "", or words of small letters and digits, each after a hyphen: "-mnist"')
+    return value
 
 
 Distinct = AfterValidator(_distinct)
@@ -320,6 +327,7 @@ class Parameters(Settings):
 
     scale: Literal["smoke", "quick", "medium", "paper"]
     sigma_max: SomeSigma
+    report: Annotated[str, AfterValidator(_suffix)]
     tasks: Annotated[tuple[TaskName, ...], Field(min_length=1), Distinct]
     seeds: Annotated[Seeds, Field(min_length=1)]
     more_seeds: dict[DataName, Seeds]

@@ -375,6 +375,7 @@ class Planner:
         return {
             "scale": p.scale,
             "source": p.data.source,
+            "report": f"{p.scale}-{p.data.source}{p.report}",
             "rows": rows,
             "tasks": {task: {"rows": p.rows_of(task), "seeds": p.seeds_of(task)} for task in p.tasks},
             "ablation": {data: p.seeds_of(f"ablation-{data}") for data in p.ablation.data},

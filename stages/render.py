@@ -45,8 +45,7 @@ def main() -> None:
     """Render the report of the run."""
     stage = Stage("render")
     (plan,) = stage.items
-    name, note = f"{plan['scale']}-{plan['source']}", f"scale: {plan['scale']}"
-    folder = Path("reports") / name
+    folder, note = Path("reports") / plan["report"], f"scale: {plan['scale']}"
     rows = rows_of(plan["rows"])
     files = {task: _files(of, task) for task, of in plan["tasks"].items()}
     tasks = {task: _task(of, task, rows) for task, of in files.items()}

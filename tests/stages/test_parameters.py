@@ -112,6 +112,8 @@ def test_searches_differ_in_what_the_methods_say():
         ("seeds", [0, 0], "listed twice"),
         ("threads", 0, "greater than 0"),
         ("kernels", "sse", "'avx2' or 'native'"),
+        ("report", "mnist", "each after a hyphen"),
+        ("report", "-../mnist", "each after a hyphen"),
         ("threads", 1025, "less than or equal to 1024"),
         ("ablation/data", ["imagenet"], "mnist, cifar10"),
         ("ablation/factors", ["colour"], "dropout, normalization, depth, activation"),

@@ -23,11 +23,13 @@ def run(tmp_path, monkeypatch):
     for name in ("figure_3", "figure_gains"):
         monkeypatch.setattr(render.figures, name, lambda *arguments: "")  # drawn elsewhere, and slow
     plan = {
-        "scale": "smoke", "source": "embedded", "rows": ROWS, "ablation": {}, "factors": [], "study": {"tasks": []},
+        "scale": "smoke", "source": "embedded", "report": "smoke-embedded", "rows": ROWS, "ablation": {}, "factors": [],
+        "study": {"tasks": []},
         "tasks": {"mlp-mnist": {"rows": list(ROWS), "seeds": [0, 1]}}, "parameters": {"seeds": [0, 1]}, "budgets": {},
         "code": "0123456789abcdef", "ftt": {"networks": []},
     }  # fmt: skip
-    write_json(tmp_path / "data/plan/render.json", {"items": [plan], "machine": {"device": "cpu", "kernels": "native", "threads": 1}})
+    machine = {"device": "cpu", "kernels": "native", "threads": 1}
+    write_json(tmp_path / "data/plan/render.json", {"items": [plan], "machine": machine})
     for row in (*ROWS, "left-over"):
         for seed in (0, 1):
             entry = {"accuracy": [[0.9, 0.9], [0.5 + seed / 10, 0.6]], "about": {"epochs": 1}}
