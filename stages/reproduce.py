@@ -36,8 +36,14 @@ def waiting() -> list[str]:
     """The stages that `dvc repro` would run, in its order, when the plan and the data sets are there."""
     if subprocess.run(["dvc", "repro", "download"], check=False).returncode:
         return []
-    said = subprocess.run(["dvc", "repro", "--dry"], check=False, capture_output=True, text=True).stdout
-    return re.findall(r"^Running stage '(.+)'", said, re.MULTILINE)
+    dry = _asked("dvc", "repro", "--dry")
+    if dry.returncode:  # it stops at the first input that is not there yet
+        return _asked("dvc", "stage", "list", "--name-only").stdout.split()
+    return re.findall(r"^Running stage '(.+)'", dry.stdout, re.MULTILINE)
+
+
+def _asked(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 @contextmanager

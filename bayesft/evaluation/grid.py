@@ -121,7 +121,7 @@ def resumed(
     found = checkpoint.load("levels") if checkpoint else None
     known = dict(found[0]) if found else {}
     missing = [sigma for sigma in sigmas if _name(sigma) not in known]
-    if len(missing) < len(sigmas):
+    if 0 < len(missing) < len(sigmas):
         tqdm.write(f"{label}: resuming after σ {len(sigmas) - len(missing)} of {len(sigmas)}")
     for start in tqdm(range(0, len(missing), together), desc=label, unit="levels", disable=None):
         levels = missing[start : start + together]

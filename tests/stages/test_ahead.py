@@ -142,13 +142,16 @@ def test_it_ends_with_the_run(folder, monkeypatch):
 def test_the_stages_that_wait_are_those_that_dvc_names(tmp_path, monkeypatch):
     dvc = tmp_path / "dvc"
     dvc.write_text(
-        "#!/bin/sh\n[ \"$2\" = download ] && exit $FAILS\n[ \"$2\" = --dry ] || exit 9\n"
+        "#!/bin/sh\n[ \"$2\" = download ] && exit $DOWNLOAD\n"
+        "[ \"$1\" = stage ] && echo train@erm && echo evaluate@erm && exit 0\n"
         "echo \"Stage 'plan' didn't change, skipping\"\necho \"Running stage 'train@erm':\"\necho '> python'\n"
-        "echo \"Running stage 'render':\"\n"
+        "echo \"Running stage 'render':\"\nexit $DRY\n"
     )  # fmt: skip
     dvc.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAILS", "0")
-    assert reproduce.waiting() == ["train@erm", "render"]
-    monkeypatch.setenv("FAILS", "1")
-    assert reproduce.waiting() == []
+    for download, dry, expected in (
+        ("0", "0", ["train@erm", "render"]), ("0", "1", ["train@erm", "evaluate@erm"]), ("1", "0", []),
+    ):  # fmt: skip
+        monkeypatch.setenv("DOWNLOAD", download)
+        monkeypatch.setenv("DRY", dry)
+        assert reproduce.waiting() == expected
