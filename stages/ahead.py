@@ -18,7 +18,7 @@ from typing import Any
 
 from bayesft.store import Store
 from stages import ablate, evaluate, ftt_evaluate, ftt_search, ftt_train, study, train
-from stages.common import MODELS, RESULTS, Item, Stage, load_part, note_times, prepare
+from stages.common import MODELS, Item, Stage, load_part, note_times, prepare
 
 LEAST_PRIORITY = 19
 Job = tuple[str, Stage, Callable[[Stage, Item], Any], Item, tuple[Path, ...]]

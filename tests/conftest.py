@@ -1,9 +1,10 @@
 """What all tests share."""
 
+import stages  # noqa: F401 (before PyTorch: the tests use the instructions that a run uses)
+
+# isort: split
 import sys
 from collections.abc import Iterator
-
-import stages  # noqa: F401, I001 (before PyTorch: the tests use the instructions that a run uses)
 
 import pytest
 import torch

@@ -71,7 +71,7 @@ class DrawnOnce(FaultModel, Protocol):
 
 
 def draws_once(fault: FaultModel) -> TypeGuard[DrawnOnce]:
-    """Whether `sample` and `apply` define a fault. A subclass that defines `perturb` anew, and not these, is another."""
+    """Whether `sample` and `apply` define a fault. One with a `perturb` of its own beside inherited ones is another."""
     line = type(fault).__mro__
     depth = {
         name: next((i for i, kind in enumerate(line) if name in vars(kind)), len(line))
