@@ -39,7 +39,7 @@ def test_repro_makes_every_figure_and_table(clone):
     results = pd.read_csv(report / "results.csv")
     rows = {"erm", "reram_v", "erm-programmed", "awp", "bayesft", "algorithm1", "random", "uniform", "drift_dropout"}
     assert set(results[results.task == "mlp-mnist"].row) == rows | {"awp-tuned"}
-    assert set(results[results.task == "vgg11-cifar10"].row) == rows | {"erm-no-norm"}
+    assert set(results[results.task == "vgg11-cifar10"].row) == rows - {"random"} | {"erm-no-norm"}
     assert set(results[results.task == "maskrcnn-pennfudan"].row) == {"erm", "bayesft", "algorithm1"}
     assert results.accuracy.between(0, 1).all()
     clone.run("git", "add", "-A")
