@@ -18,7 +18,8 @@ from typing import Any
 
 from bayesft.store import Store
 from stages import ablate, evaluate, ftt_evaluate, ftt_search, ftt_train, study, train
-from stages.common import MODELS, Item, Stage, load_part, note_times, prepare
+from stages.common import MODELS, Item, Stage, load_part, prepare
+from stages.timings import note_times
 
 LEAST_PRIORITY = 19
 Job = tuple[str, Stage, Callable[[Stage, Item], Any], Item, tuple[Path, ...]]
@@ -107,7 +108,7 @@ def _made(job: Job) -> None:
         make(stage, item)
     except (RuntimeError, OSError, ValueError):
         return
-    note_times(name, {item["label"]: round(time.perf_counter() - began, 2)})
+    note_times(name, {item["label"]: round(time.perf_counter() - began, 2)}, others=True)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bayesft.files import checksum
 
-# What it works out is written into the plan, and what a stage reads of it directly (`sigma_max`) is a parameter of the
-# stage, so its own text decides nothing.
-RESOLVED = {"stages/parameters.py"}
+# Files whose own text decides nothing. What `parameters` works out is written into the plan, and what a stage reads of
+# it directly (`sigma_max`) is a parameter of the stage. Times are no result.
+DECIDE_NOTHING = {"stages/parameters.py", "stages/timings.py"}
 
 
 def code_of(starts: Iterable[str]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def code_of(starts: Iterable[str]) -> dict[str, str]:
         table = Path(file).with_suffix(".sha256")  # checksums that stand beside the code
         if table.exists():
             seen.add(table.as_posix())
-        todo |= direct_imports(Path(file)) - seen - RESOLVED
+        todo |= direct_imports(Path(file)) - seen - DECIDE_NOTHING
     return {file: checksum(Path(file)) for file in sorted(seen)}
 
 

@@ -1,15 +1,13 @@
 """What every stage does around its own work: its plan, the machine's settings, the store, workers, errors."""
 
 import argparse
-import json
 import os
 import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,11 +17,12 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from bayesft.files import checksum, read_json, write_text
+from bayesft.files import checksum, read_json
 from bayesft.store import Store
 from stages.code import digest
 from stages.kernels import AVX2
 from stages.parameters import ParameterError, load_part
+from stages.timings import note_times
 
 # Experiments run in temporary copies; what must outlive a killed one stays in the main repository.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
@@ -83,14 +82,6 @@ class Stage:
             tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
         note_times(f"{self.name}{part and '-' + part}", lines)
         print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
-
-
-def note_times(name: str, seconds: Mapping[str, float]) -> None:
-    """Note how long the items of a stage took. One that was found in the store keeps the time that making it took."""
-    file = Path("data/timings") / f"{name}.json"
-    with suppress(ValueError, OSError):
-        seconds = {**seconds, **{item: max(s, seconds.get(item, 0)) for item, s in read_json(file).items()}}
-    write_text(file, json.dumps(seconds, indent=1, sort_keys=True) + "\n")
 
 
 def prepare(machine: dict[str, Any]) -> None:

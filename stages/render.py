@@ -32,8 +32,8 @@ from bayesft.report.rows import BASELINE, Row, rows_of
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, DETECTION, range_of
 from stages.common import RESULTS, Item, Stage, run
+from stages.timings import TIMINGS
 
-TIMINGS = Path("data/timings")
 Files = dict[str, dict[int, dict[str, Any]]]  # what an evaluation wrote, by row and seed
 BESIDE = ("report.html", "details.md", "provenance.json")
 VERSIONS = (

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.timings import note_times
+
 ROOT = Path(__file__).parents[2]
 STAGE = """
 import time
@@ -74,3 +76,14 @@ def test_wrong_words_are_refused_with_what_is_allowed(folder):
     assert "Planned: train-erm" in process.communicate(timeout=60)[1] and process.returncode == 1
     process = started(folder, "erm", "nonsense")
     assert "unrecognized arguments: nonsense" in process.communicate(timeout=60)[1] and process.returncode == 2
+
+
+def test_the_time_of_an_item_is_that_of_making_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    note_times("train-erm", {"a": 9.0}, others=True)  # made ahead
+    note_times("train-erm", {"gone": 1.0}, others=True)
+    note_times("train-erm", {"a": 0.1, "b": 3.0})  # a was found
+    assert json.loads((tmp_path / "data/timings/train-erm.json").read_text()) == {"a": 9.0, "b": 3.0}
+    (tmp_path / "data/timings/train-erm.json").write_text("damaged")
+    note_times("train-erm", {"a": 2.0})
+    assert json.loads((tmp_path / "data/timings/train-erm.json").read_text()) == {"a": 2.0}
