@@ -167,8 +167,8 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
 
     Returns the caption.
     """
-    lines = -(-len(found) // 2)
-    columns = 4 if len(found) > 1 else 2
+    columns = 4 if len(found) > 2 else 2  # two tasks stand below one another: a page is narrow
+    lines = -(-2 * len(found) // columns)
     most = max(len(of.rows) for of in found.values())
     figure, axes = plt.subplots(
         lines, columns, figsize=(3.4 * columns, lines * (1.1 + 0.21 * most)), squeeze=False, layout="constrained"

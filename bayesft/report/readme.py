@@ -1,6 +1,6 @@
 """Numbers in Markdown files come from the reports: `make readme` writes what stands between their markers.
 
-    <!-- claims: reports/paper-official reports/medium-official -->
+    <!-- claims: reports/medium-official-mnist reports/quick-embedded -->
     …
     <!-- end -->
 
@@ -51,13 +51,15 @@ def claims_block(reports: Sequence[Path], root: Path) -> str:
         report = (ran or list(reports))[0]
         line = tables[report].loc[claim]
         verdicts.append(line.claim_verdict)
-        on = f"[{line.data}; {_seeds(int(line.seeds))}]({report.relative_to(root)}/README.md)" if ran else "–"
+        on = f"{line.data}; {_seeds(int(line.seeds))}" if ran else "–"
         bold = "**" if line.claim_verdict in VERDICTS[:2] else ""
         lines.append(f"| {claim} | {line.said} | {bold}{line.claim_verdict}{bold} | {_difference(line)} | "
                      f"{shown_p(line.p_holm)} | {on} |")  # fmt: skip
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS)
     head = ["| | claim of the paper | verdict | difference | p | on |", "|---|---|---|---|---|---|"]
-    return "\n".join([f"Of {len(verdicts)} claims: {counts}.", "", *head, *lines])
+    links = ", ".join(f"[{report.name}]({report.relative_to(root)}/README.md)" for report in reports)
+    said = f"Of {len(verdicts)} claims: {counts}. The first of these reports that ran a claim judges it: {links}."
+    return "\n".join([said, "", *head, *lines])
 
 
 def _difference(line: pd.Series) -> str:
