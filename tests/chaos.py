@@ -21,9 +21,11 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+from stages.parameters import ParameterError, load, read_all  # before PyTorch: the kernels are those of a run
+
+# isort: split
 import torch
 
-from stages.parameters import ParameterError, load, read_all
 from tests.parameters import write_parameters
 from tests.pipeline.clone import Clone
 
@@ -186,7 +188,7 @@ def damaged_files(table: Table, stages: Stages, chance: random.Random, deadline:
                 damage(path, chance)
                 code, said = stages.run(*command)
                 wrong = _wrong(code, said, path.name)
-                if wrong is None and stages.models() != before and "network" not in kind:
+                if wrong is None and "network" not in kind and stages.models() != before:
                     wrong = "other networks"
                 name = path.relative_to(stages.folder)
                 table.add(kind, wrong and f"{damage.__name__} of {name}: {wrong}")

@@ -15,6 +15,7 @@ from bayesft.evaluation.devices import on_devices
 from bayesft.evaluation.grid import accuracy_grid
 from bayesft.models import build
 from bayesft.search.surrogate import Surrogate
+from bayesft.tasks import TASKS
 from bayesft.training import Trained
 from bayesft.training.trained import accuracy_score
 
@@ -60,7 +61,7 @@ def test_a_faulty_copy_has_the_shapes_of_its_parameters(size):
 @given(sizes)
 def test_accuracies_are_levels_by_draws_in_every_evaluation(size):
     test, levels, expected = data(size["examples"]), levels_of(size["levels"]), (size["levels"], size["draws"])
-    specification = {"network": "lenet", "width": 0.5}
+    specification = TASKS["lenet-mnist"].specification
     model = network(size["width"])
     assert on_devices(model, test, LogNormalDrift(), levels, size["draws"], ("k",), "all").shape == expected
     digits = Split(torch.rand(size["examples"], 1, 28, 28), test.labels)
