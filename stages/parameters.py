@@ -544,6 +544,8 @@ def _wrong_mirror(p: Parameters) -> list[str]:
 
 def _layers(p: Parameters) -> list[str]:
     """What is wrong with the budgets of every scale, by the key of the layer that says it."""
+    if p.scale not in p.scales:
+        return [f"scale = {p.scale!r}: must be one of {SCALES} ({', '.join(p.scales) or 'it has none'})"]
     wrong = []
     for scale, layers in p.scales.items():
         try:

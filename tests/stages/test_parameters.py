@@ -248,6 +248,11 @@ def test_budgets_stand_in_a_file_of_their_own(tmp_path):
         load(tmp_path / "params.yaml")
 
 
+def test_a_scale_without_budgets_is_refused(write):
+    with pytest.raises(ParameterError, match=r"scale = 'quick': must be one of scales.yaml \(it has none\)"):
+        load(write(("scales", {})))
+
+
 def test_a_part_alone_is_checked_too(write):
     assert load_part("sigma_max", PARAMS) == load(PARAMS).sigma_max
     with pytest.raises(ParameterError, match="sigma_max = -1"):
