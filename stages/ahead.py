@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from stages.common import MODELS, Item, Stage, load_part, prepare
 from stages.timings import note_times
 
 LEAST_PRIORITY = 19
-Job = tuple[str, Stage, Callable[[Stage, Item], Any], Item, tuple[Path, ...]]
+Job = tuple[Stage, Callable[[Stage, Item], Any], Item, tuple[Path, ...]]
 
 
 def main(names: list[str]) -> None:
@@ -30,7 +29,7 @@ def main(names: list[str]) -> None:
     began, parent, parallel = time.time(), os.getppid(), load_part("parallel")
     jobs = [job for name in reversed(names) for job in jobs_of(name, names)]
     cores = os.cpu_count() or 1
-    if not jobs or jobs[0][1].device != "cpu" or parallel.backend != "fork" or parallel.jobs == 1 or cores == 1:
+    if not jobs or jobs[0][0].device != "cpu" or parallel.backend != "fork" or parallel.jobs == 1 or cores == 1:
         return
     os.nice(LEAST_PRIORITY)
     os.environ["TQDM_DISABLE"] = "1"
@@ -52,34 +51,39 @@ def main(names: list[str]) -> None:
 
 
 def jobs_of(name: str, names: list[str]) -> Iterator[Job]:
-    """The items of a stage: what makes each, and the files of other stages of the run that it needs."""
+    """The items of a stage: what makes each, and the files that other stages of the run make for it first."""
     kind, _, row = name.partition("@")
-    quiet = partial(_quiet, "-".join(filter(None, (kind, row))))
-    if kind == "train":
-        stage = quiet()
-        yield from ((stage.name, stage, train.trained, item, ()) for item in stage.items)
-    elif kind in ("ablate", "study", "ftt-search"):
-        stage, make = quiet(), {"ablate": ablate.trained, "study": study.finished, "ftt-search": ftt_search.finished}
-        yield from ((stage.name, stage, make[kind], item, ()) for item in stage.items)
-    elif kind in ("evaluate", "evaluate-ablation"):
-        stage = quiet()
-        made = f"train@{row}" in names or (kind == "evaluate-ablation" and "ablate" in names)
-        for item in evaluate.planned(stage):
+    if kind not in MAKE:
+        return
+    stage, make = _quiet(name.replace("@", "-")), MAKE[kind]
+    for item in evaluate.planned(stage) if make is evaluate.measured else stage.items:
+        maker, file = _input(kind, row, item)
+        yield stage, make, item, (file,) if file and maker in names else ()
+
+
+def _input(kind: str, row: str, item: Item) -> tuple[str, Path | None]:
+    """The stage that makes what an item needs beside the data, and where."""
+    match kind:
+        case "evaluate" | "evaluate-ablation":
             folder = MODELS / item["row"] / f"{item['task']}-{item['seed']}"
-            yield stage.name, stage, evaluate.measured, item, (folder,) if made else ()
-    elif kind == "ftt-train":
-        stage, made = quiet(), "ftt-search" in names
-        for item in stage.items:
-            found = ftt_train.found_by(item)
-            yield stage.name, stage, _named_and_trained, item, (found,) if found and made else ()
-    elif kind == "ftt-evaluate":
-        stage, made = quiet(), "ftt-train" in names
-        for item in stage.items:
-            yield stage.name, stage, ftt_evaluate.finished, item, (ftt_evaluate.network_of(item),) if made else ()
+            return "ablate" if kind == "evaluate-ablation" else f"train@{row}", folder
+        case "ftt-train":
+            return "ftt-search", ftt_train.found_by(item)
+        case "ftt-evaluate":
+            return "ftt-train", ftt_evaluate.network_of(item)
+        case _:
+            return "download", None
 
 
 def _named_and_trained(stage: Stage, item: Item) -> Any:
     return train.trained(stage, ftt_train.named(item))
+
+
+MAKE: dict[str, Callable[[Stage, Item], Any]] = {
+    "train": train.trained, "ablate": ablate.trained, "study": study.finished, "evaluate": evaluate.measured,
+    "evaluate-ablation": evaluate.measured, "ftt-search": ftt_search.finished, "ftt-train": _named_and_trained,
+    "ftt-evaluate": ftt_evaluate.finished,
+}  # fmt: skip
 
 
 def _quiet(name: str) -> Stage:
@@ -101,14 +105,14 @@ def _is_newer(path: Path, began: float) -> bool:
 def _made(job: Job) -> None:
     """Make one item. If that fails, its stage meets the same error and says it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    name, stage, make, item, _ = job
+    stage, make, item, _ = job
     prepare(stage.machine)
     began = time.perf_counter()
     try:
         make(stage, item)
     except (RuntimeError, OSError, ValueError):
         return
-    note_times(name, {item["label"]: round(time.perf_counter() - began, 2)}, others=True)
+    note_times(stage.name, {item["label"]: round(time.perf_counter() - began, 2)}, others=True)
 
 
 if __name__ == "__main__":
