@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel, draws_once
+from bayesft.drift.faults import FaultModel, drawn
 from bayesft.drift.scope import Where, scoped
 from bayesft.seeds import derive_seed
 
@@ -37,19 +37,21 @@ def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
 
 
 def faulty(
-    model: nn.Module, fault: FaultModel, level: float, key: tuple[Any, ...], draw: int, where: Where = "all"
-) -> dict[str, Tensor]:
-    """Draw number `draw` of the faulty parameters at `level`, by name; the network is left alone.
+    model: nn.Module, fault: FaultModel, key: tuple[Any, ...], draw: int, where: Where = "all"
+) -> Callable[[float], dict[str, Tensor]]:
+    """Draw number `draw`: a function from a level to the faulty parameters, by name. The network is left alone.
 
     The draws are those of `drifted_parameters`: keyed by (key, draw, name, shape). A compiled network has the draws of
     the network that was compiled.
     """
     module_of = owners(model)
-    copies = {}
-    for name, theta in select(model, where).items():
+
+    def of(name: str, theta: Tensor) -> Callable[[float], Tensor]:
         seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))
-        copies[name] = perturbed(fault, theta.detach(), level, seed, name, module_of[name][0])
-    return copies
+        return perturbed(fault, theta.detach(), seed, name, module_of[name][0])
+
+    at = {name: of(name, theta) for name, theta in select(model, where).items()}
+    return lambda level: {name: copy(level) for name, copy in at.items()}
 
 
 @cache
@@ -60,20 +62,23 @@ def _asks_for(perturb: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(key for key in ("name", "module") if every or key in accepted)
 
 
-def perturbed(fault: FaultModel, theta: Tensor, level: float, seed: int, name: str, module: nn.Module) -> Tensor:
-    """The faulty copy of one parameter. Of a complex one, real and imaginary parts are stored, and fail, apart.
-
-    A fault that draws once for all levels draws on the CPU, any other on the parameter's device.
-    """
-    generator = torch.Generator("cpu" if draws_once(fault) else theta.device).manual_seed(seed)
+def perturbed(fault: FaultModel, theta: Tensor, seed: int, name: str, module: nn.Module) -> Callable[[float], Tensor]:
+    """The faulty copies of one parameter, by level. A complex one stores real and imaginary parts, which fail apart."""
     about = {"name": name, "module": module}
     more = {key: about[key] for key in _asks_for(getattr(type(fault), "perturb", fault.perturb))}
     real = torch.view_as_real(theta) if theta.is_complex() else theta
-    copy = fault.perturb(real, level, generator, **more)
-    if not isinstance(copy, Tensor) or copy.shape != real.shape:
-        given = tuple(copy.shape) if isinstance(copy, Tensor) else type(copy).__name__
-        raise ValueError(f"fault = {fault}: perturb gives {given} for parameter {name!r} of shape {tuple(real.shape)}")
-    return torch.view_as_complex(copy) if theta.is_complex() else copy
+    make = drawn(fault, real, lambda device: torch.Generator(device).manual_seed(seed), **more)
+
+    def at(level: float) -> Tensor:
+        copy = make(level)
+        if not isinstance(copy, Tensor) or copy.shape != real.shape:
+            given = tuple(copy.shape) if isinstance(copy, Tensor) else type(copy).__name__
+            raise ValueError(
+                f"fault = {fault}: perturb gives {given} for parameter {name!r} of shape {tuple(real.shape)}"
+            )
+        return torch.view_as_complex(copy) if theta.is_complex() else copy
+
+    return at
 
 
 def write(thetas: Mapping[str, nn.Parameter], copies: Mapping[str, Tensor]) -> None:

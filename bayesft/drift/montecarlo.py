@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.copies import restored, write
-from bayesft.drift.faults import FaultModel, draws_once, traits_of
+from bayesft.drift.faults import FaultModel, drawn, traits_of
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where, scoped
 from bayesft.memory_format import is_known, memory_format
@@ -58,21 +58,14 @@ def drifted_parameters(
 
 
 def _drawn(fault: FaultModel, thetas: Copy, key: tuple[Any, ...], draw: int) -> Callable[[float], Copy]:
-    """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies.
+    """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies."""
 
-    A fault that draws once for all levels (`draws_once`) does so on the CPU, so every device meets the same draws. Any
-    other fault draws the same numbers again at each level, on the device of the parameter.
-    """
+    def of(name: str, theta: Tensor) -> Callable[[float], Tensor]:
+        seed = derive_seed(*key, draw, name, tuple(theta.shape))
+        return drawn(fault, theta, lambda device: torch.Generator(device).manual_seed(seed))
 
-    def generator(name: str, device: torch.device | str) -> torch.Generator:
-        return torch.Generator(device).manual_seed(derive_seed(*key, draw, name, tuple(thetas[name].shape)))
-
-    if draws_once(fault):
-        samples = {name: fault.sample(theta, generator(name, "cpu")) for name, theta in thetas.items()}
-        return lambda level: {name: fault.apply(theta, samples[name], level) for name, theta in thetas.items()}
-    return lambda level: {
-        name: fault.perturb(theta, level, generator(name, theta.device)) for name, theta in thetas.items()
-    }
+    at = {name: of(name, theta) for name, theta in thetas.items()}
+    return lambda level: {name: copy(level) for name, copy in at.items()}
 
 
 def monte_carlo(
@@ -155,9 +148,9 @@ def monte_carlo_grid(
                 drifted.append((row, sigma))
         for start in range(0, len(draws) if drifted else 0, copies.group):
             some = slice(start, start + copies.group)
-            drawn = [_drawn(fault, clean, key, draw) for draw in draws[some]]
+            copies_at = [_drawn(fault, clean, key, draw) for draw in draws[some]]
             for row, sigma in drifted:
-                means[row, some] = evaluated([at(sigma) for at in drawn])
+                means[row, some] = evaluated([at(sigma) for at in copies_at])
     return means.cpu()  # here alone the host waits for a GPU
 
 

@@ -22,16 +22,17 @@ class Batches:
 
     Args:
         data: tensors (inputs..., targets), a Dataset, or an iterable of batches.
+        forward: whether a function of the caller's takes the batches (`in_memory`).
         seed: what the random streams are seeded with before each batch, so each reading gives the same batches.
     """
 
-    def __init__(self, data: Any, seed: int = 0):
+    def __init__(self, data: Any, seed: int = 0, forward: bool = False):
         if isinstance(data, (Tensor, str, bytes, Mapping, nn.Module)) or not _readable(data):
             raise ValueError(
                 f"data = {type(data).__name__}: must be a tuple of tensors (inputs..., targets), a Dataset or an "
                 "iterable of batches"
             )
-        if isinstance(data, (tuple, list)) and data and all(isinstance(each, Tensor) for each in data):
+        if in_memory(data, forward):
             data = Columns(data)
         elif isinstance(data, Dataset) and not isinstance(data, DataLoader):
             data = DataLoader(data, batch_size=BATCH)
@@ -109,6 +110,12 @@ class Columns:
             starts.pop()
         for start, end in zip(starts, [*starts[1:], count], strict=True):
             yield tuple(tensor[start:end] for tensor in self.tensors)
+
+
+def in_memory(data: Any, forward: bool) -> bool:
+    """Whether data are tensors (inputs..., targets). For a `forward`, a list of tensors is a list of batches."""
+    kinds = tuple if forward else (tuple, list)
+    return isinstance(data, kinds) and bool(data) and all(isinstance(each, Tensor) for each in data)
 
 
 def _readable(data: Any) -> bool:

@@ -296,7 +296,7 @@ def harden(
             curves[name + contract] = curve
         if store and not (study and study.interrupted):
             store.clear()
-    run = plan.pass_of(first_batch(train, recipe.batch_size, seed))
+    run = plan.pass_of(first_batch(train, recipe.batch_size, seed, forward is not None))
     whole = all(_rebuilds(network, start, run) for network in networks.values())
     for network in networks.values():
         network.eval()
@@ -368,7 +368,7 @@ class _Plan:
             searched: the arguments of the search.
             whole: whether the network's state must be in its state_dict.
         """
-        batch = first_batch(self.task.data, self.recipe.batch_size, self.task.seed)
+        batch = first_batch(self.task.data, self.recipe.batch_size, self.task.seed, self.task.forward is not None)
         network = copy.deepcopy(self.task.start).train()
         with own_random(derive_seed("harden", self.task.seed, "check")):
             with first_pass("train"):
@@ -416,9 +416,9 @@ class _Plan:
     def about(self, validation: Any, value: float, key: str) -> dict[str, Any]:
         """What a checkpoint is compared by."""
         rate = {name: float(r) for name, r in self.rate.items()} if isinstance(self.rate, Mapping) else float(self.rate)
-        seed = self.task.seed
+        seed, own = self.task.seed, self.task.forward is not None
         return {
-            "data": fingerprint(Batches(self.task.data, seed), Batches(validation, seed)),
+            "data": fingerprint(*(Batches(data, seed, own) for data in (self.task.data, validation))),
             "weights": fingerprint(self.task.start.state_dict()),
             "settings": [
                 self.recipe.model_dump(),

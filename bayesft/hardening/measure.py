@@ -68,7 +68,8 @@ def evaluate(
             anything that `forward` takes. An iterator that can be read once is enough where all copies fit into memory.
         score: "accuracy", or a function of (outputs, targets) to one number an example (B,), or one for all of them;
             more is better. What compares examples with one another is computed over all outputs at once.
-        forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind.
+        forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind. A list of
+            tensors is then a list of batches.
         fault: what happens to a parameter, or to an activation (`bayesft.drift.features`).
         levels: fault levels of at least 0, in the fault's unit; without them, those of the fault.
         draws: number of faulty copies, at each level; equal numbers are the same devices at every level.
@@ -149,8 +150,9 @@ class _Work:
         if isinstance(fault, FeatureFault):
             check_places(model)
         check_memory(self.parameters)
-        self.batches = Batches(data, self.seed)
-        self.format = torch.preserve_format
+        self.batches = Batches(data, self.seed, forward is not None)
+        self.fixed = bool(self.batches.columns) and forward is None  # then what is read is checked once
+        self.steady, self.format = False, torch.preserve_format
         self.shared: SharedStart | None = None
 
     def check(self) -> None:
@@ -159,7 +161,11 @@ class _Work:
         if batch is None:
             raise ValueError("data: there is no batch")
         self.start = snapshot = Snapshot(self.model)
-        check_no_nan(batch)
+        if self.fixed and self.batches.columns:
+            check_no_nan(self.batches.columns.tensors)
+            self.batches.check_order(mark(self.batches.columns.tensors[-1]))
+        else:
+            check_no_nan(batch)
         seed = derive_seed("evaluate", self.seed, "check")
         with first_pass("data"):
             outputs, targets = self.run(batch, seed)
@@ -222,7 +228,8 @@ class _Work:
     def run(self, batch: Any, seed: int) -> tuple[Any, Any]:
         """Outputs and targets of a pass of a copy of the batch."""
         batch = mapped(self._copied, batch)
-        seed_all(seed)
+        if not self.steady:
+            seed_all(seed)
         if self.forward is None:
             inputs, named, targets = parted(batch)
             return self.model(*inputs, **named), targets
@@ -255,13 +262,15 @@ class _Work:
         clean: _Cell | None = None
         group: list[_Cell] = []
         for draw in range(self.draws):
+            if not isinstance(self.fault, FeatureFault):
+                copies_at = faulty(self.model, self.fault, ("evaluate", self.seed), draw, self.where)
             for i, level in enumerate(self.levels):
                 copies: dict[str, Tensor] = {}
                 changes = False
                 if isinstance(self.fault, FeatureFault):
                     changes = level > 0 or not self.fault.traits.identity_at_zero
                 else:
-                    copies = faulty(self.model, self.fault, level, ("evaluate", self.seed), draw, self.where)
+                    copies = copies_at(level)
                 faultless = not (self.random or changes) and all(
                     torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
                 )
@@ -290,10 +299,12 @@ class _Work:
         try:
             with self._calibrated(group) as start:
                 for number, batch in enumerate(self.batches):
-                    check_no_nan(batch)
+                    if not self.fixed:
+                        check_no_nan(batch)
                     for cell, outputs, targets in self._passes(group, batch, number, start):
                         cell.add(self.scorer, mapped(lambda tensor: tensor.detach(), outputs), targets)
-                    order = mark(batch[-1] if self.shared else targets, order)
+                    if not self.fixed:
+                        order = mark(targets, order)
                 for cell in group:
                     cell.finish(self.scorer)
         finally:
@@ -301,7 +312,8 @@ class _Work:
                 write(self.parameters, self.clean)
             else:
                 self.start.restore()
-        self.batches.check_order(order)
+        if not self.fixed:
+            self.batches.check_order(order)
 
     def _passes(
         self, group: list["_Cell"], batch: Any, number: int, start: Snapshot

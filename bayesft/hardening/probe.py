@@ -127,7 +127,7 @@ def check_gradient(fault: FaultModel, level: float, model: nn.Module, parameters
         module, theta = module_of[name]
         with torch.enable_grad():
             leaf = theta.detach().clone().requires_grad_(True)
-            copy = perturbed(fault, leaf, level, 0, name, module)
+            copy = perturbed(fault, leaf, 0, name, module)(level)
             slope = torch.autograd.grad(copy.abs().sum(), leaf, allow_unused=True)[0] if copy.requires_grad else None
         count += theta.numel()
         alive += 0 if slope is None else int((slope.isfinite() & (slope != 0)).sum())

@@ -76,7 +76,10 @@ def aligned(outputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
 def check_classes(labels: Tensor, classes: int) -> Tensor:
     """Which of the labels count. Raises ValueError where one of them is no class."""
     counted = labels != IGNORED
-    if bool(((labels < 0) | (labels >= classes))[counted].any()):
+    if not labels.numel():
+        return counted
+    low, high = labels.aminmax()  # most labels have no mark, and this is all that is asked of them
+    if bool((low < 0) | (high >= classes)) and bool(((labels < 0) | (labels >= classes))[counted].any()):
         raise ValueError(f"labels from {int(labels[counted].min())} to {int(labels.max())}: need 0 to {classes - 1}")
     return counted
 

@@ -205,7 +205,7 @@ class Hardening:
 
         def perturb(name: str, theta: Tensor) -> Tensor:
             seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
-            return perturbed(fault, theta, level, seed, name, module_of[name][0])
+            return perturbed(fault, theta, seed, name, module_of[name][0])(level)
 
         try:
             with learning_through(thetas, perturb):

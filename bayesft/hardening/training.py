@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from bayesft.hardening.batches import Batches, mapped, parted, tensors
+from bayesft.hardening.batches import Batches, in_memory, mapped, parted, tensors
 from bayesft.hardening.checks import check_no_nan
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.state import own_random, seed_all
@@ -69,12 +69,12 @@ class TrainingBatches:
     it is.
     """
 
-    def __init__(self, data: Any, size: int, seed: int):
-        Batches(data)  # it checks the kind
+    def __init__(self, data: Any, size: int, seed: int, forward: bool = False):
+        Batches(data, forward=forward)  # it checks the kind
         if isinstance(data, Iterator):
             raise ValueError("train: an iterator can be read once; give a list or a DataLoader")
         self.data, self.size, self.seed = data, size, seed
-        self.columns = isinstance(data, (tuple, list)) and bool(data) and all(isinstance(x, Tensor) for x in data)
+        self.columns = in_memory(data, forward)
         self.dataset = isinstance(data, Dataset) and not isinstance(data, (DataLoader, IterableDataset))
         if isinstance(data, IterableDataset):
             self.data = DataLoader(data, batch_size=size)
@@ -127,7 +127,7 @@ def trained(
 
     network = copy.deepcopy(task.start)
     hardening = make(network) if make else None
-    batches = TrainingBatches(task.data, recipe.batch_size, task.seed)
+    batches = TrainingBatches(task.data, recipe.batch_size, task.seed, task.forward is not None)
     optimizer = Adam(_groups(network), lr=recipe.lr, weight_decay=recipe.weight_decay)
     total = batches.steps * recipe.epochs
     scheduler = None
@@ -179,10 +179,10 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def first_batch(data: Any, size: int, seed: int) -> Any:
+def first_batch(data: Any, size: int, seed: int, forward: bool = False) -> Any:
     """The first batch of the first epoch, checked."""
     with own_random(0):
-        batch = next(iter(TrainingBatches(data, size, seed).epoch(0)), None)
+        batch = next(iter(TrainingBatches(data, size, seed, forward).epoch(0)), None)
     if batch is None or not any(True for _ in tensors(batch)):
         raise ValueError("train: there is no batch of tensors")
     check_no_nan(batch)

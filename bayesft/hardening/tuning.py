@@ -184,7 +184,7 @@ def tune(
         "search": [strategy, initial, batch, *([most] if strategy == "grid" else [])],
         "faults": [repr(fault), list(levels), draws],
         "seed": seed,
-        "data": fingerprint(Batches(validation, seed)) if storage is not None else 0,
+        "data": fingerprint(Batches(validation, seed, same.get("forward") is not None)) if storage is not None else 0,
         "key": key,
     }
     work = _Work(train, validation, {"fault": fault, "levels": levels, "draws": draws, "seed": seed, **same})

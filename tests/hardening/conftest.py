@@ -51,7 +51,7 @@ def equal(first: nn.Module, second: nn.Module) -> bool:
 def by_hand(model, x, y, level, draw, seed=0, where="all", fault=LogNormalDrift()) -> float:
     """The accuracy of one faulty copy, as one would write it for oneself."""
     modes = [(m, m.training) for m in model.modules()]
-    with swapped(model, faulty(model, fault, level, ("evaluate", seed), draw, where)), torch.no_grad():
+    with swapped(model, faulty(model, fault, ("evaluate", seed), draw, where)(level)), torch.no_grad():
         right = (model.eval()(x.clone()).argmax(1) == y).double().mean().item()
     for module, mode in modes:
         module.training = mode

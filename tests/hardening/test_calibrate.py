@@ -27,7 +27,7 @@ class Named(nn.Module):
 
 def by_hand(model, examples, inputs, y, level, draw) -> float:
     reference = calibration_reference(model, examples)
-    with swapped(model, faulty(model, LogNormalDrift(), level, ("evaluate", 0), draw)):
+    with swapped(model, faulty(model, LogNormalDrift(), ("evaluate", 0), draw)(level)):
         copy = calibrate(model, reference, examples)
     with torch.no_grad():
         outputs = copy(**inputs) if isinstance(inputs, dict) else copy(inputs)

@@ -21,15 +21,15 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("where", ["all", "weights"])
 def test_draws_are_those_of_drifted_parameters(where):
     model = network()
-    mine, theirs = faulty(model, FAULT, 0.7, KEY, 2, where), drifted_parameters(model, FAULT, 0.7, KEY, 2, where)
+    mine, theirs = faulty(model, FAULT, KEY, 2, where)(0.7), drifted_parameters(model, FAULT, 0.7, KEY, 2, where)
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_a_compiled_network_has_the_draws_of_the_network():
     model = network()
-    copies = faulty(torch.compile(model, backend="eager"), FAULT, 0.7, KEY, 0)
+    copies = faulty(torch.compile(model, backend="eager"), FAULT, KEY, 0)(0.7)
     assert all(
-        torch.equal(copies[f"_orig_mod.{name}"], copy) for name, copy in faulty(model, FAULT, 0.7, KEY, 0).items()
+        torch.equal(copies[f"_orig_mod.{name}"], copy) for name, copy in faulty(model, FAULT, KEY, 0)(0.7).items()
     )
 
 
@@ -40,7 +40,7 @@ def test_swapped_gives_every_bit_back(level, draw):
     with torch.no_grad():
         model[4].bias[0] = float("nan")
     before = {name: theta.detach().clone() for name, theta in model.named_parameters()}
-    copies = faulty(model, FAULT, level, KEY, draw)
+    copies = faulty(model, FAULT, KEY, draw)(level)
     with pytest.raises(RuntimeError, match="mine"), swapped(model, copies):
         for name, theta in model.named_parameters():
             assert torch.equal(theta.view(torch.int32), copies[name].view(torch.int32))
@@ -68,7 +68,7 @@ def test_every_alias_sees_the_fault():
     torch.manual_seed(0)
     model, x = Aliases(), torch.randn(5, 4)
     assert set(select(model)) == {"a.weight", "a.bias", "b.bias"}
-    copies = faulty(model, FAULT, 0.8, KEY, 0)
+    copies = faulty(model, FAULT, KEY, 0)(0.8)
     w, c, d = copies["a.weight"], copies["a.bias"], copies["b.bias"]
     with swapped(model, copies), torch.no_grad():
         assert torch.allclose(model(x), (x @ w.T + c + d) * w[0])
@@ -112,7 +112,7 @@ def test_integers_never_drift_and_complex_parts_drift_apart():
             self.ids = nn.Parameter(torch.arange(3), requires_grad=False)
             self.wave = nn.Parameter(torch.ones(2000, dtype=torch.complex64) * (1 + 1j))
 
-    copies = faulty(Mixed(), FAULT, 0.5, KEY, 0)
+    copies = faulty(Mixed(), FAULT, KEY, 0)(0.5)
     assert set(copies) == {"wave"}
     parts = torch.view_as_real(copies["wave"]).log()
     assert parts.std(0).sub(0.5).abs().max() < 0.04 and torch.corrcoef(parts.T)[0, 1].abs() < 0.1
@@ -124,7 +124,7 @@ def test_a_fault_gets_name_and_module_where_it_asks_for_them():
             return theta if isinstance(module, nn.Linear) else theta + level
 
     model = network()
-    copies = faulty(model, Protected(), 2.0, KEY, 0)
+    copies = faulty(model, Protected(), KEY, 0)(2.0)
     assert torch.equal(copies["4.weight"], model[4].weight) and torch.equal(copies["0.bias"], model[0].bias + 2)
 
     class Short:
@@ -132,4 +132,4 @@ def test_a_fault_gets_name_and_module_where_it_asks_for_them():
             return theta[:1]
 
     with pytest.raises(ValueError, match="0.weight"):
-        faulty(model, Short(), 1.0, KEY, 0)
+        faulty(model, Short(), KEY, 0)(1.0)

@@ -641,3 +641,18 @@ def test_a_network_is_moved_and_comes_back(net):
     assert np.isfinite(run(net, data(), device="cuda").scores).all()
     assert [theta.data_ptr() for theta in net.parameters()] == memory and net.a.weight.grad is gradient
     assert gradient.device.type == "cpu"
+
+
+# A list of tensors, with a forward of one's own
+
+
+def test_a_list_of_tensors_is_a_list_of_batches_for_a_forward(net):
+    x, y = data()
+    rows = torch.cat([x.flatten(1), y[:, None].float()], 1)  # images and label in one tensor
+
+    def forward(model, batch):
+        return model(batch[:, :-1].reshape(-1, *x.shape[1:])), batch[:, -1].long()
+
+    expected = run(net, (x, y))
+    for batches in ([rows[:20], rows[20:]], [rows]):
+        assert np.array_equal(run(net, batches, forward=forward).scores, expected.scores)

@@ -30,11 +30,10 @@ def drawn(model, fault, bound, number=0, seed=0, where="all"):
         name: perturbed(
             fault,
             theta,
-            level,
             derive_seed(*key, name, tuple(theta.shape)),
             name,
             model,
-        )
+        )(level)
         for name, theta in select(model, where).items()
     }
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -79,6 +79,27 @@ def draws_once(fault: FaultModel) -> TypeGuard[DrawnOnce]:
     }
     has_both = max(depth["sample"], depth["apply"]) < len(line)
     return has_both and min(depth["faulty"], depth["perturb"]) >= min(depth["sample"], depth["apply"])
+
+
+def drawn(
+    fault: FaultModel, theta: Tensor, generator: Callable[[torch.device | str], torch.Generator], **about: Any
+) -> Callable[[float], Tensor]:
+    """One draw for a parameter: a function from the level to the faulty copy.
+
+    A fault that draws once for all levels (`draws_once`) does so on the CPU, so every device meets the same draws. Any
+    other fault draws the same numbers again at each level, on the device of the parameter.
+
+    Args:
+        fault: the fault.
+        theta: the parameter.
+        generator: a new generator on a device. Each call gives the same numbers.
+        about: what else `perturb` of this fault is given.
+    """
+    if not draws_once(fault):
+        return lambda level: fault.perturb(theta, level, generator(theta.device), **about)
+    wide = theta if theta.dtype in (torch.float32, torch.float64) else theta.float()
+    sample, exact = fault.sample(wide, generator("cpu")), traits_of(fault).identity_at_zero
+    return lambda level: theta.clone() if exact and level == 0 else fault.apply(wide, sample, level).to(theta.dtype)
 
 
 class CheckedFault:
