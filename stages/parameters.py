@@ -328,7 +328,7 @@ class Parameters(Settings):
     scale: Literal["smoke", "quick", "medium", "paper"]
     sigma_max: SomeSigma
     report: Annotated[str, AfterValidator(_suffix)]
-    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1), Distinct]
+    tasks: Annotated[tuple[TaskName, ...], Distinct]
     seeds: Annotated[Seeds, Field(min_length=1)]
     more_seeds: dict[DataName, Seeds]
     methods: dict[str, dict[str, Any]]

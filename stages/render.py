@@ -98,7 +98,7 @@ def _draw(
     folder: Path,
 ) -> dict[str, str]:
     """Draw every figure that the results allow; their captions, by name, in the order of the page."""
-    captions = {"figure3": figures.figure_3(tasks, folder)}
+    captions = {"figure3": figures.figure_3(tasks, folder)} if tasks else {}
     gains = {task: result for task, result in tasks.items() if BASELINE in result.accuracy and result.controls()}
     if gains:
         captions["gains"] = figures.figure_gains(gains, folder)

@@ -45,8 +45,8 @@ def offline_page(
          "curves": chart(task, result, gain=False), "gains": chart(task, result, gain=True)}
         for task, result in tasks.items()
     ]  # fmt: skip
-    step = min(float(np.diff(result.sigmas).min()) for result in tasks.values() if len(result.sigmas) > 1)
-    last = max(float(result.sigmas[-1]) for result in tasks.values())
+    step = min((float(np.diff(result.sigmas).min()) for result in tasks.values() if len(result.sigmas) > 1), default=1)
+    last = max((float(result.sigmas[-1]) for result in tasks.values()), default=1)
     return template.render(
         title=title, summary=summary(judged), claims=claims, panels=panels, notes=notes, script=_script(),
         step=round(step, 6), last=last,

@@ -46,7 +46,9 @@ def page(title: str, sections: Sequence[str], spare: str = "") -> str:
 
 
 def claims_section(judged: Mapping[str, Sequence[Finding]]) -> str:
-    """The verdicts: how many of each, and a line a claim."""
+    """The verdicts: how many of each, and a line a claim, where one was run."""
+    if all(verdict(findings).verdict == "not run" for findings in judged.values()):
+        return f"**{summary(judged)}**"
     lines = {}
     for number, findings in judged.items():
         found = verdict(findings)
@@ -77,7 +79,7 @@ def figures_section(captions: Mapping[str, str], seen: Mapping[str, str], tasks:
     """The figures: heading, picture, what one sees, what one must know."""
     parts = []
     for name, caption in captions.items():
-        heading = HEADINGS[name].format(metric=measured_as(tasks))
+        heading = HEADINGS[name].format(metric=measured_as(tasks) if tasks else "")
         parts.append(f"## {heading}\n\n![{heading.partition('.')[0]}](figures/{name}.png)")
         parts.append(f"{seen.get(name, '')} {caption}".strip())
     parts.append("Every figure, and every panel of Figure 3, is a PDF for papers too: [figures](figures).")
@@ -86,6 +88,8 @@ def figures_section(captions: Mapping[str, str], seen: Mapping[str, str], tasks:
 
 def tables_section(tasks: Mapping[str, TaskResults], note: str) -> str:
     """A table of five columns a panel, and what the panels are measured on."""
+    if not tasks:
+        return ""
     parts = ["## Panels in numbers", data_list(tasks, note)]
     for task, result in tasks.items():
         panel = TASKS[task].panel

@@ -413,7 +413,7 @@ def accuracies_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
         for task, result in results.items()
         for row, values in result.accuracy.items()
     ]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:

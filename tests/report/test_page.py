@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bayesft.report.claims import CLAIMS, judge, summary
+from bayesft.report.offline import offline_page
 from bayesft.report.page import (
     HEADINGS,
     MOST,
@@ -16,7 +17,7 @@ from bayesft.report.page import (
     tables_section,
     what_one_sees,
 )
-from bayesft.report.results import show
+from bayesft.report.results import accuracies_table, show
 from bayesft.tasks import CLASSIFICATION, DETECTION, TASKS
 from tests.report.shown import ROWS
 from tests.report.test_details import cells_of, tables
@@ -101,3 +102,11 @@ def test_metrics_are_clean_accuracy_area_and_half_level(results):
         clean, area = result.at(row, 0.0).mean, result.area(row).mean
         assert found["mlp-mnist"][row] == pytest.approx({"clean": clean, "area": area}, abs=1e-4)  # none falls to half
         assert list(found["lenet-mnist"][row]) == ["clean"]  # σ was not evaluated so far
+
+
+def test_a_run_without_tasks_has_a_page():
+    judged = judge(CLAIMS, {}, {})
+    assert claims_section(judged) == f"**{summary(judged)}**" and "15 not run" in summary(judged)
+    assert tables_section({}, "scale: smoke") == "" and metrics({}) == {} and accuracies_table({}).empty
+    assert "Figure 1." in figures_section({"figure1": "Moons."}, {}, {})
+    assert "No panel was run" in offline_page("t", {}, judged, [])

@@ -103,7 +103,6 @@ def test_searches_differ_in_what_the_methods_say():
         ("sigma_max", "1.2", "valid number"),
         ("scale", "papr", "'smoke', 'quick', 'medium' or 'paper'"),
         ("tasks", ["mlp-mnits"], "mlp-mnist, lenet-mnist"),
-        ("tasks", [], "at least 1"),
         ("tasks", ["mlp-mnist", "mlp-mnist"], "listed twice"),
         ("seeds", [], "at least 1"),
         ("seeds", [-1], "greater than or equal to 0"),
