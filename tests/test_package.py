@@ -66,6 +66,7 @@ def test_the_wheel_has_every_file_that_the_code_reads(wheel):
     assert not (wheel / "stages").exists() and not (wheel / "tests").exists()
 
 
+@pytest.mark.slow
 def test_the_library_works_without_the_packages_of_the_study(wheel, tmp_path):
     code = USE.format(refused=set(REFUSED), folder=str(wheel))
     command = [sys.executable, "-c", code]

@@ -212,6 +212,7 @@ def test_shapes_are_the_same_at_each_call(shapes):
         assert torch.equal(part.labels, shapes.parts[name].labels)
 
 
+@pytest.mark.slow
 def test_shapes_are_learnt_fast_but_not_by_their_colour_or_to_the_last(shapes, reference_accuracy, colour_accuracy):
     assert 0.15 < colour_accuracy(shapes) < 0.5
     assert 0.75 < reference_accuracy(shapes, epochs=4) < 0.98

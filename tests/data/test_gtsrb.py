@@ -295,6 +295,7 @@ def test_no_two_signs_are_alike():
     assert distances.min() > 2
 
 
+@pytest.mark.slow
 def test_drawn_signs_are_learnt_fast_but_not_by_their_colour_or_to_the_last(drawn, reference_accuracy, colour_accuracy):
     assert 0.04 < colour_accuracy(drawn) < 0.5
     assert 0.5 < reference_accuracy(drawn, epochs=4) < 0.97

@@ -111,6 +111,7 @@ def test_there_is_room_for_as_many_trials_as_are_allowed_in_one_dimension(strate
             points = np.vstack([points, new])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an optional extra")
 def test_trials_run_on_a_ray_cluster(tmp_path):
     done = subprocess.run(
