@@ -25,6 +25,10 @@ def check_model(model: Any) -> None:
 
 def check_memory(parameters: Mapping[str, Tensor]) -> None:
     """No two parameters overlap in memory: their faults, and gradients through them, would mix."""
+    for name, theta in parameters.items():
+        repeated = any(step == 0 and count > 1 for step, count in zip(theta.stride(), theta.shape, strict=True))
+        if repeated and isinstance(theta, nn.Parameter):
+            raise ValueError(f"parameter {name!r} is expanded: several of its numbers are one in memory; clone() it")
     spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in parameters.items())
     for (_, end, first), (start, _, second) in pairwise(spans):
         if start < end:
@@ -35,6 +39,8 @@ def check_memory(parameters: Mapping[str, Tensor]) -> None:
 
 def check_fault(fault: Any) -> None:
     """`fault` is a fault of weights or of activations."""
+    if isinstance(fault, type):
+        raise ValueError(f"fault = {fault.__name__}: must be an instance, {fault.__name__}()")
     if not isinstance(fault, FeatureFault) and not callable(getattr(fault, "perturb", None)):
         raise ValueError(f"fault = {fault!r}: must have a method perturb(theta, level, generator)")
 
@@ -74,9 +80,12 @@ def checked_device(model: nn.Module, device: Any) -> torch.device:
         first = next(model.parameters(), None)
         return first.device if first is not None else torch.device("cpu")
     try:
-        return torch.empty(0, device=torch.device(device)).device
+        found = torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device = {device!r}: {str(error).splitlines()[0]}") from None
+    if found.type == "meta":
+        raise ValueError("device = 'meta': nothing can be computed there")
+    return found
 
 
 def check_no_nan(batch: Any) -> None:
@@ -87,10 +96,10 @@ def check_no_nan(batch: Any) -> None:
 
 
 @contextmanager
-def first_pass(argument: str) -> Iterator[None]:
-    """An error of the network, or of the loss, on the first batch of the data names the argument that they are."""
+def first_pass(argument: str, example: str = "the first batch") -> Iterator[None]:
+    """An error of the network, or of the loss, on the first batch names the argument that it is of."""
     try:
         yield
     except (RuntimeError, TypeError, IndexError) as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise ValueError(f"{argument}: the network fails on the first batch: {said}") from error
+        raise ValueError(f"{argument}: the network fails on {example}: {said}") from error

@@ -113,6 +113,8 @@ class Scorer:
         """Find `kind`: whether the scores of two parts are those of the whole, for these outputs and shuffled ones."""
         count = count_of(outputs, targets)
         value = self(outputs, targets, count)
+        if bool(value.isnan().any()) and not bool(self.not_finite(outputs, count).any()):
+            raise ValueError("score gives NaN on the first batch, where all outputs are finite")
         each = value.shape == (count,)
         if self.score is accuracy:
             return

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bayesft.hardening.batches import mapped
+from bayesft.hardening.checks import first_pass
 from bayesft.hardening.state import own_random, unchanged
 from bayesft.models.sites import Place, Sites, find_places, places_of
 from bayesft.modes import eval_mode
@@ -26,11 +27,12 @@ def find_sites(model: nn.Module, example: Any, ignore: Iterable[str | type] = ()
         The sites, and the layers without one; printed, it is a table.
 
     Raises:
-        ValueError: `ignore` matches nothing, or the network has no site.
+        ValueError: `ignore` matches nothing, the network can't be called with the example, is scripted, or has no site.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model = {type(model).__name__}: must be a torch.nn.Module")
-    return sites_of(model, call_with(example), lambda inner, run: find_places(inner, run, ignore))
+    with first_pass("example", "it"):
+        return sites_of(model, call_with(example), lambda inner, run: find_places(inner, run, ignore))
 
 
 def sites_of(
@@ -44,6 +46,8 @@ def sites_of(
     Of a compiled network, they are found in what was compiled.
     """
     inner = getattr(model, "_orig_mod", model)
+    if isinstance(inner, torch.jit.ScriptModule):
+        raise ValueError("model is scripted or traced, and takes no dropout: pass the network that it was made of")
     mode = eval_mode(inner) if evaluating else nullcontext()
     with torch.inference_mode(False), own_random(0), unchanged(inner), mode:
         found = find(inner, lambda: call(inner))

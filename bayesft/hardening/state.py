@@ -22,12 +22,14 @@ class Snapshot:
     def __init__(self, model: nn.Module):
         self._memory: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self._known: dict[int, Callable[[], Any]] = {}
-        self._modules = [self._keep(vars(module)) for module in model.modules()]
+        self._kept = [self._keep(vars(module)) for module in model.modules()]
+        # A scripted or traced module has its parameters elsewhere.
+        self._kept += [self._keep(tensor) for tensor in (*model.parameters(), *model.buffers())]
 
     def restore(self) -> None:
         """Give the network back as it was, bit for bit."""
-        for attributes in self._modules:
-            attributes()
+        for back in self._kept:
+            back()
         for storage, kept in self._memory.values():
             storage.copy_(kept)
         torch.clear_autocast_cache()

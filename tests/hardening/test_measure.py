@@ -17,6 +17,7 @@ from bayesft.drift import LogNormalDrift, monte_carlo
 from bayesft.drift.faults import StuckCells, Traits
 from bayesft.hardening import measure
 from bayesft.hardening.measure import evaluate
+from bayesft.hardening.sites import find_sites
 from bayesft.training.trained import accuracy_score
 from tests.hardening.conftest import Net, by_hand, data, seeded
 
@@ -656,3 +657,42 @@ def test_a_list_of_tensors_is_a_list_of_batches_for_a_forward(net):
     expected = run(net, (x, y))
     for batches in ([rows[:20], rows[20:]], [rows]):
         assert np.array_equal(run(net, batches, forward=forward).scores, expected.scores)
+
+
+# Networks of other kinds
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("make", [lambda net, x: torch.jit.trace(net, x), lambda net, x: torch.jit.script(net)])
+def test_a_scripted_network_is_measured_and_comes_back(net, make):
+    x, y = data()
+    expected, scripted = run(net, (x, y)), make(net, x)
+    before = {name: value.clone() for name, value in scripted.state_dict().items()}
+    assert np.array_equal(run(scripted, (x, y)).scores, expected.scores)
+    assert all(torch.equal(value, before[name]) for name, value in scripted.state_dict().items())
+    with pytest.raises(ValueError, match="scripted or traced"):
+        find_sites(scripted, x)
+
+
+def test_an_expanded_parameter_is_refused_by_name(net):
+    net.b.bias = nn.Parameter(torch.zeros(1).expand(3))
+    with pytest.raises(ValueError, match=r"'b.bias' is expanded"):
+        run(net, data())
+
+
+def test_a_class_is_no_fault_and_meta_no_device(net):
+    with pytest.raises(ValueError, match=r"fault = LogNormalDrift: must be an instance"):
+        run(net, data(), fault=LogNormalDrift)
+    with pytest.raises(ValueError, match="device = 'meta'"):
+        run(net, data(), device="meta")
+
+
+def test_an_example_that_does_not_fit_is_named(net):
+    with pytest.raises(ValueError, match="example: the network fails on it"):
+        find_sites(net, torch.zeros(3, 5))
+
+
+def test_a_score_that_is_no_number_is_refused(net):
+    for value in (float("nan"), torch.full((60,), float("nan"))):
+        with pytest.raises(ValueError, match="score gives NaN"):
+            run(net, data(), score=lambda outputs, targets, value=value: value)
