@@ -204,7 +204,7 @@ class Hardening:
         module_of, thetas = owners(self.model), self._parameters()
 
         def perturb(name: str, theta: Tensor) -> Tensor:
-            seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
+            seed = derive_seed("hardening", self.seed, number, name.replace("_orig_mod.", ""), tuple(theta.shape))
             return perturbed(fault, theta, seed, name, module_of[name][0])(level)
 
         try:

@@ -416,3 +416,12 @@ def test_calibrated_training_is_of_faults_of_parameters_alone():
     net = seeded(Net)
     with pytest.raises(ValueError, match="alpha = 1"):
         Hardening(net, alpha=0.5, calibrated=True)
+
+
+def test_a_compiled_network_meets_the_faults_of_the_network():
+    (x, y), found = data(), []
+    for model in (seeded(Net), torch.compile(seeded(Net), backend="eager")):
+        with Hardening(model, rate=0.0, level=0.8, sites=()).step(1.0):
+            nn.functional.cross_entropy(model(x), y).backward()
+        found.append([theta.grad for theta in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
