@@ -9,7 +9,7 @@ from typing import Any
 
 HELP = {
     "network": "module:function that builds the network (or module:name of one), for example nets:build",
-    "weights": "its weights, .safetensors or a state_dict by torch.save; - for the network as it is built",
+    "weights": "its weights, a .safetensors file; - for the network as it is built",
     "data": "module:function that gives the data (or module:name of them): batches, a Dataset, or a tuple of tensors",
     "score": "accuracy, or module:function of (outputs, targets)",
     "forward": "module:function of (network, batch) to (outputs, targets)",
@@ -62,9 +62,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     from bayesft.drift.faults import fault_model
     from bayesft.hardening.measure import evaluate
 
-    network = _made(given.network)
-    if given.weights != "-":
-        network.load_state_dict(_weights(given.weights))
+    network = _network(given.network, given.weights)
     fault = _named(given.fault) if ":" in given.fault else fault_model(given.fault)
     found = evaluate(
         network,
@@ -109,9 +107,25 @@ def _made(path: str) -> Any:
     return found if isinstance(found, torch.nn.Module) or not callable(found) else found()
 
 
-def _weights(path: str) -> dict[str, Any]:
+def _network(path: str, weights: str) -> Any:
+    """The network that `module:name` names, with the weights of a file, or its own for "-"."""
+    import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.endswith(".safetensors"):
-        raise ValueError(f"{path}: need weights in a .safetensors file, as safetensors.torch.save_file writes them")
-    return load_file(path)
+    network = _made(path)
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(f"{path}: gives {type(network).__name__}, must give a torch.nn.Module")
+    if weights == "-":
+        return network
+    if not weights.endswith(".safetensors"):
+        raise ValueError(f"{weights}: need weights in a .safetensors file, as safetensors.torch.save_file writes them")
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"{weights}: damaged, or no safetensors file: {error}") from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{weights}: no weights of {path}: {' '.join(str(error).split())}") from error
+    return network

@@ -66,7 +66,8 @@ def nets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = seeded(lambda: torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)))
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    save_file({"0.weight": model[0].weight.detach()}, tmp_path / "part.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"abc")
     yield model
     sys.modules.pop("nets_of_a_test", None)
 
@@ -91,7 +92,11 @@ def test_the_command_measures_prints_and_draws(nets, tmp_path, capsys):
         ({0: "nets_of_a_test"}, "module:name"),
         ({0: "nets_of_a_test:nothing"}, "nothing"),
         ({0: "no_such_module:build"}, "no_such_module"),
+        ({0: "nets_of_a_test:shift"}, "must give a torch.nn.Module"),
         ({1: "missing.safetensors"}, "missing"),
+        ({1: "part.safetensors"}, "part.safetensors: no weights of nets_of_a_test:build"),
+        ({1: "broken.safetensors"}, "broken.safetensors: damaged"),
+        ({1: "w.pt"}, "need weights in a .safetensors file"),
         ({3: ["--draws", "0"]}, "draws"),
         ({3: ["--fault", "rust"]}, "lognormal"),
         ({3: ["--levels", "-1"]}, "levels"),
