@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
-from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.faults import FaultModel, LogNormalDrift, draws_once, traits_of
 from bayesft.drift.features import FeatureFault, check_places, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
@@ -180,11 +180,25 @@ class _Work:
         if self.calibrate is not None and not self.calibration:
             self._make_reference()
         self._choose_way(batch)
+        self._check_draws()
         try:  # gradients take memory, and a few examples mostly tell
             self._check_reach(few, seed)
         except Exception:
             snapshot.restore()
             self._check_reach(batch, seed)
+
+    def _check_draws(self) -> None:
+        """A sample that serves every level is left as it is."""
+        if isinstance(self.fault, FeatureFault) or not draws_once(self.fault):
+            return
+        copies_at = faulty(self.model, self.fault, ("evaluate", self.seed), 0, self.where)
+        first, again = copies_at(self.levels[-1]), copies_at(self.levels[-1])
+        changed = [name for name, copy in first.items() if not same(copy, again[name])]
+        if changed:
+            raise ValueError(
+                f"fault = {self.fault}: apply gives another copy of parameter {changed[0]!r} the second time; it must "
+                "leave its arguments as they are, and draw nothing"
+            )
 
     def _choose_way(self, batch: Any) -> None:
         """How copies pass, with equal results: what is known of a network's structure spares work.

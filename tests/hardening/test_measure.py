@@ -696,3 +696,15 @@ def test_a_score_that_is_no_number_is_refused(net):
     for value in (float("nan"), torch.full((60,), float("nan"))):
         with pytest.raises(ValueError, match="score gives NaN"):
             run(net, data(), score=lambda outputs, targets, value=value: value)
+
+
+class Spoils(LogNormalDrift):
+    """Its `apply` writes into the sample, which serves every level."""
+
+    def apply(self, theta, sample, level):
+        return theta * sample.mul_(level).exp_()
+
+
+def test_a_fault_that_spoils_its_sample_is_refused(net):
+    with pytest.raises(ValueError, match="apply gives another copy of parameter 'a.weight'"):
+        run(net, data(), fault=Spoils(), levels=(0.5, 1.0))
