@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, select, write
-from bayesft.drift.faults import FaultModel, LogNormalDrift, draws_once, traits_of
+from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
+from bayesft.drift.faults.interface import draws_once
 from bayesft.drift.features import FeatureFault, check_places, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
