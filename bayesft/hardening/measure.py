@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
-from bayesft.drift.copies import faulty, select, write
+from bayesft.drift.copies import faulty, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.faults.interface import draws_once
 from bayesft.drift.features import FeatureFault, check_places, struck
@@ -152,7 +152,7 @@ class _Work:
             check_places(model)
         check_memory(self.parameters)
         self.batches = Batches(data, self.seed, forward is not None)
-        self.fixed = bool(self.batches.columns) and forward is None  # then what is read is checked once
+        self.fixed = self.batches.columns if forward is None else None  # what is always read alike is checked once
         self.steady, self.format = False, torch.preserve_format
         self.shared: SharedStart | None = None
 
@@ -162,9 +162,9 @@ class _Work:
         if batch is None:
             raise ValueError("data: there is no batch")
         self.start = snapshot = Snapshot(self.model)
-        if self.fixed and self.batches.columns:
-            check_no_nan(self.batches.columns.tensors)
-            self.batches.check_order(mark(self.batches.columns.tensors[-1]))
+        if self.fixed:
+            check_no_nan(self.fixed.tensors)
+            self.batches.check_order(mark(self.fixed.tensors[-1]))
         else:
             check_no_nan(batch)
         seed = derive_seed("evaluate", self.seed, "check")
@@ -192,13 +192,12 @@ class _Work:
         """A sample that serves every level is left as it is."""
         if isinstance(self.fault, FeatureFault) or not draws_once(self.fault):
             return
-        copies_at = faulty(self.model, self.fault, ("evaluate", self.seed), 0, self.where)
-        first, again = copies_at(self.levels[-1]), copies_at(self.levels[-1])
-        changed = [name for name, copy in first.items() if not same(copy, again[name])]
-        if changed:
+        name, theta = next(iter(self.parameters.items()))
+        copy_at = perturbed(self.fault, theta.detach(), 0, name, self.model)
+        if not same(copy_at(self.levels[-1]), copy_at(self.levels[-1])):
             raise ValueError(
-                f"fault = {self.fault}: apply gives another copy of parameter {changed[0]!r} the second time; it must "
-                "leave its arguments as they are, and draw nothing"
+                f"fault = {self.fault}: apply gives another copy of parameter {name!r} the second time; it must leave "
+                "its arguments as they are, and draw nothing"
             )
 
     def _choose_way(self, batch: Any) -> None:
