@@ -102,7 +102,7 @@ def _draw(
     gains = {task: result for task, result in tasks.items() if BASELINE in result.accuracy and result.controls()}
     if gains:
         captions["gains"] = figures.figure_gains(gains, folder)
-    if any(result.changed() for result in tasks.values()):
+    if any(result.without_norm() for result in tasks.values()):
         captions["norm"] = figures.figure_norm(tasks, folder)
     if ablations:
         captions["figure2"] = figures.figure_2(ablations, folder)

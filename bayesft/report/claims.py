@@ -5,7 +5,8 @@ over training seeds. Let d be the mean difference (first − second), m the marg
 
     greater     supported: d > 0;    contradicted: d < 0;     p of the hypothesis d = 0, two-sided
     equal       supported: |d| < m;  contradicted: |d| > m;   p of the hypothesis |d| = m (two one-sided tests inside)
-    ratio       supported: r ≥ 10;   contradicted: r < 10;    p of the hypothesis r = 10, r a mean over seeds of ln r
+    ratio       supported: r ≥ 10 at one point of the curves;  contradicted: r < 10 at each;  p of the hypothesis
+                r = 10 there, of ln r over seeds: the least p times the number of points, or the greatest p of all
     cost        supported: at most 10 % more; contradicted: more. Epochs are counted, not estimated: no p
 
 each where p, corrected by Holm for all comparisons of the report, is below 0.05; else the comparison is inconclusive,
@@ -13,6 +14,7 @@ as it is with fewer than 3 seeds. A claim is supported when all its comparisons 
 inconclusive; it was not run when a comparison is missing and none contradicts it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,8 +25,9 @@ from scipy.special import stdtr
 
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
 from bayesft.methods import load, names
-from bayesft.report.results import FEW, TaskResults, show
-from bayesft.tasks import TASKS, heading
+from bayesft.report.results import FEW, TaskResults, counted, show
+from bayesft.report.rows import BARE, PUBLISHED
+from bayesft.tasks import CLASSIFICATION, TASKS, heading
 
 MARGIN = 0.02  # what counts as equal
 TIMES = 10.0  # the paper's factor
@@ -54,7 +57,8 @@ class Side:
     times: float = 1.0
 
     def __str__(self) -> str:
-        title = load(self.row).title if self.row in names() else self.row
+        method = self.row.removesuffix(BARE)
+        title = load(method).title + " without BN" * (method != self.row) if method in names() else self.row
         return {0.5: "half of "}.get(self.times, "") + title + ("" if self.at is None else f" at σ = {self.at:g}")
 
 
@@ -89,10 +93,10 @@ class Finding:
 
     Args:
         verdict: One of VERDICTS.
-        difference: Of the two sides, with its 95 % interval; None where it was not run. Of "ratio" and "cost", the
-            ratio.
+        difference: Of the two sides, with its 95 % interval; None where it was not run. Of "ratio", of the logarithms;
+            of "cost", the ratio.
         p: The p of the comparison, NaN where there is none; `corrected`: by Holm, over the comparisons of the report.
-        data, seeds, draws: What it was measured on.
+        places: The tasks or factors that it was measured on; data, seeds, draws: their images, seeds and drift draws.
         why: Why it was not run, or what else a reader must know.
     """
 
@@ -102,10 +106,18 @@ class Finding:
     difference: Estimate | None = None
     p: float = float("nan")
     corrected: float = float("nan")
+    places: tuple[str, ...] = ()
     data: str = ""
     seeds: int = 0
     draws: int = 0
     why: str = ""
+
+    def interval(self) -> tuple[float, float, float] | None:
+        """The difference, or the ratio, and the ends of its 95 % interval."""
+        if self.difference is None:
+            return None
+        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
+        return (mean, low, high) if self.comparison.kind != "ratio" else (math.exp(mean), math.exp(low), math.exp(high))
 
 
 def _beats(first: str, others: Iterable[str], *places: str) -> tuple[Comparison, ...]:
@@ -123,10 +135,8 @@ def _falls(rows: Sequence[str], *places: str) -> tuple[Comparison, ...]:
     )
 
 
-_PUBLISHED = ("erm", "ftna", "reram_v", "awp")  # what the paper compares BayesFT with
 _CIFAR = tuple(name for name, task in TASKS.items() if task.data == "cifar10" and not task.family)
 _DEPTHS = ("preact18-cifar10", "preact50-cifar10", "preact152-cifar10")
-_IMAGES = tuple(name for name, task in TASKS.items() if task.metric == "accuracy")
 
 
 def _ablation(data: str, depths: Sequence[str], norms: Sequence[str]) -> dict[str, tuple[Comparison, ...]]:
@@ -153,10 +163,10 @@ CLAIMS = (
     Claim("3", "Depth worsens robustness", _MNIST["depth"], "figure2"),
     Claim("4", "The activation function makes no difference", _MNIST["activation"], "figure2"),
     Claim("5", "MLP on MNIST: BayesFT is best, and flat up to σ = 0.9", (
-        *_beats("bayesft", _PUBLISHED, "mlp-mnist"),
+        *_beats("bayesft", PUBLISHED, "mlp-mnist"),
         Comparison(Side("bayesft", ("mlp-mnist",), 0.9), Side("bayesft", ("mlp-mnist",), 0.0), "equal"),
     ), "figure3a"),
-    Claim("6", "LeNet on MNIST: BayesFT is best", _beats("bayesft", _PUBLISHED, "lenet-mnist"), "figure3b"),
+    Claim("6", "LeNet on MNIST: BayesFT is best", _beats("bayesft", PUBLISHED, "lenet-mnist"), "figure3b"),
     Claim("7", "MNIST: AWP equals ERM, ReRAM-V is poor, FTNA is slightly above ERM", tuple(
         c for task in ("mlp-mnist", "lenet-mnist")
         for c in (*_equals("awp", ["erm"], task), *_beats("erm", ["reram_v"], task), *_beats("ftna", ["erm"], task))
@@ -179,11 +189,11 @@ CLAIMS = (
     Claim("12", "Detection: BayesFT's mAP is above ERM's", _beats("bayesft", ["erm"], "maskrcnn-pennfudan"),
           "figure3j"),
     Claim("13", "BayesFT is “up to 10 times” better than ERM", (
-        Comparison(Side("bayesft", _IMAGES), Side("erm", _IMAGES), "ratio"),
+        Comparison(Side("bayesft", CLASSIFICATION), Side("erm", CLASSIFICATION), "ratio"),
     )),
     Claim("14", "The ablation repeats on CIFAR-10", tuple(c for part in _AGAIN.values() for c in part), "figure2"),
     Claim("15", "The cost of BayesFT is negligible", (
-        Comparison(Side("bayesft", _IMAGES), Side("erm", _IMAGES), "cost"),
+        Comparison(Side("bayesft", CLASSIFICATION), Side("erm", CLASSIFICATION), "cost"),
     )),
 )  # fmt: skip
 
@@ -248,19 +258,20 @@ def claims_table(judged: Mapping[str, Sequence[Finding]]) -> pd.DataFrame:
     for number, findings in judged.items():
         whole = verdict(findings)
         for finding in findings:
-            e, of = finding.difference, finding.comparison
+            of = finding.comparison
+            mean, low, high = finding.interval() or (None, None, None)
             lines.append(
                 {
                     "claim": number,
                     "said": finding.claim.said,
                     "claim_verdict": whole.verdict,
                     "comparison": str(of),
-                    "places": " ".join(dict.fromkeys((*of.first.places, *of.second.places))),
+                    "places": " ".join(finding.places or dict.fromkeys((*of.first.places, *of.second.places))),
                     "kind": of.kind,
                     "verdict": finding.verdict,
-                    "difference": e.mean if e else None,
-                    "low": e.low if e else None,
-                    "high": e.high if e else None,
+                    "difference": mean,
+                    "low": low,
+                    "high": high,
                     "p": finding.p,
                     "p_holm": finding.corrected,
                     "data": finding.data,
@@ -276,11 +287,11 @@ def claims_table(judged: Mapping[str, Sequence[Finding]]) -> pd.DataFrame:
 
 def shown_difference(finding: Finding) -> str:
     """The difference of a finding with its interval, or the ratio."""
-    if finding.difference is None:
+    if finding.difference is None or (found := finding.interval()) is None:
         return "–"
     if finding.comparison.kind in ("ratio", "cost"):
-        few = f" ({finding.seeds} seed{'s' * (finding.seeds > 1)})" if 0 < finding.seeds < FEW else ""
-        return f"× {finding.difference.mean:.2f}{few if finding.comparison.kind == 'ratio' else ''}"
+        few = f" ({counted(finding.seeds, 'seed')})" if 0 < finding.seeds < FEW else ""
+        return f"× {found[0]:.2f}{few if finding.comparison.kind == 'ratio' else ''}"
     return show(finding.difference, "+")
 
 
@@ -288,7 +299,7 @@ def measured_on(finding: Finding) -> str:
     """The data of a finding, its seeds and its draws; "" where it was not run."""
     if not finding.data:
         return ""
-    return f"{finding.data}; {finding.seeds} seed{'s' * (finding.seeds != 1)} × {finding.draws} draws"
+    return f"{finding.data}; {counted(finding.seeds, 'seed')} × {finding.draws} draws"
 
 
 def remarks(finding: Finding) -> str:
@@ -321,11 +332,12 @@ def _compare(
     if not common:
         return replace(missing, why="no seed in common")
     draws = min(results[place].accuracy[sides[0].row].shape[2] for place in places[0])
-    about = {"data": _data((*places[0], *places[1]), results), "seeds": len(common), "draws": draws}
+    both = tuple(dict.fromkeys((*places[0], *places[1])))
+    found = replace(missing, places=both, data=_data(both, results), seeds=len(common), draws=draws)
     if comparison.kind == "cost":
-        return replace(_cost(missing, places[0], results), **about)
+        return _cost(found, places[0], results)
     if comparison.kind == "ratio":
-        return replace(_ratio(missing, places[0], results), draws=draws)
+        return _ratio(found, places[0], results)
     first, second = (_measured(side, found, results, common) for side, found in zip(sides, places, strict=True))
     if first is None or second is None:
         asked = [(results[place].measured_to if side.at is None else side.at, results[place].sigmas[-1])
@@ -341,13 +353,13 @@ def _compare(
         side, p = (SUPPORTED if close else CONTRADICTED), _p_of_margin(apart)
     else:
         side, p = (SUPPORTED if e.mean > 0 else CONTRADICTED), p_value(apart)
-    return _decided(replace(missing, difference=e, **about), side, p, len(common))
+    return _decided(replace(found, difference=e), side, p, len(common))
 
 
 def _decided(finding: Finding, side: str, p: float, count: int) -> Finding:
     """With fewer than 3 seeds nothing is decided, and the number of seeds is said."""
     if count < FEW:
-        return replace(finding, verdict=INCONCLUSIVE, why=f"{count} seed{'s' * (count > 1)}")
+        return replace(finding, verdict=INCONCLUSIVE, why=counted(count, "seed"))
     return replace(finding, verdict=side, p=p)
 
 
@@ -392,45 +404,37 @@ def _at(result: TaskResults, row: str, sigma: float) -> np.ndarray | None:
 
 
 def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskResults]) -> Finding:
-    """The greatest ratio of accuracies over tasks and σ, with the interval and the p of its logarithm.
+    """The greatest ratio of accuracies over tasks and σ: the interval and the p are those of its logarithm.
 
-    An accuracy below that of a guess counts as a guess. p is multiplied by the number of points where the ratio
-    exceeds the paper's: the greatest of many is not one test.
+    An accuracy below that of a guess counts as a guess. That no ratio reaches the paper's is said of every point, so
+    the greatest p counts. That one does is said of the best of many, so its p is multiplied by their number.
     """
-    best: tuple[np.ndarray, str, float, float] | None = None
     first, second = missing.comparison.first.row, missing.comparison.second.row
-    points = 0
+    points: list[tuple[np.ndarray, str, int]] = []
     for place in places:
-        result, floor = results[place], results[place].chance or 1e-3
-        logs = [np.log(np.maximum(result.accuracy[row].mean(2), floor)) for row in (first, second)]  # (seeds, σ)
-        apart = logs[0] - logs[1]
-        points += apart.shape[1]
-        at = int(apart.mean(0).argmax())
-        if best is None or apart[:, at].mean() > best[0].mean():
-            errors = [1 - result.accuracy[row][:, at].mean() for row in (first, second)]
-            best = apart[:, at], place, float(result.sigmas[at]), errors[1] / errors[0] if errors[0] else np.inf
-    assert best is not None  # there is a place
-    gains, place, sigma, fewer = best  # gains: by seed
-    e = estimate(gains[:, None])
-    ratio = float(np.exp(e.mean))
-    half = float(np.exp(e.mean + e.half_width) - ratio) if len(gains) > 1 else float("nan")
-    p = p_value(gains, np.log(TIMES))
-    p = min(1.0, p * points) if ratio >= TIMES else p
-    why = f"greatest ratio: {_name(place)} at σ = {sigma:g}; there {fewer:.2f} times fewer errors"
-    difference = Estimate(ratio, half, "seeds", len(gains))
-    finding = replace(missing, difference=difference, data=_data([place], results), seeds=len(gains))
-    decided = _decided(finding, SUPPORTED if ratio >= TIMES else CONTRADICTED, p, len(gains))
-    return replace(decided, why=why)
+        floor = results[place].chance or 1e-3
+        logs = [np.log(np.maximum(results[place].accuracy[row].mean(2), floor)) for row in (first, second)]
+        points += [(apart, place, level) for level, apart in enumerate((logs[0] - logs[1]).T)]  # `apart` by seed
+    gains, place, level = max(points, key=lambda point: point[0].mean())
+    each = [p_value(apart, math.log(TIMES)) for apart, *_ in points]
+    result, e = results[place], estimate(gains[:, None])
+    if len(gains) == 1:
+        e = Estimate(e.mean, float("nan"), "seeds", 1)
+    reached = e.mean >= math.log(TIMES)
+    p = min(1.0, p_value(gains, math.log(TIMES)) * len(points)) if reached else float(np.max(each))
+    errors = [1 - result.accuracy[row][:, level].mean() for row in (first, second)]
+    fewer = errors[1] / errors[0] if errors[0] else math.inf
+    why = f"greatest ratio: {_name(place)} at σ = {result.sigmas[level]:g}; there {fewer:.2f} times fewer errors"
+    count = len(gains) if reached else min(len(apart) for apart, *_ in points)
+    found = replace(missing, difference=e, seeds=count)
+    return replace(_decided(found, SUPPORTED if reached else CONTRADICTED, p, count), why=why)
 
 
 def _cost(missing: Finding, places: Sequence[str], results: Mapping[str, TaskResults]) -> Finding:
     """The epochs of training and search, as a multiple of the baseline's. In use, both networks cost the same."""
 
-    def epochs(result: TaskResults, row: str) -> float:
-        return sum(a["epochs"] + a.get("epochs_search", 0) for a in result.about[row]) / len(result.about[row])
-
     first, second = missing.comparison.first.row, missing.comparison.second.row
-    ratios = [epochs(results[place], first) / epochs(results[place], second) for place in places]
+    ratios = [results[place].epochs(first) / results[place].epochs(second) for place in places]
     ratio = float(np.mean(ratios))
     return replace(
         missing,

@@ -6,14 +6,11 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from bayesft.report.results import METRICS, NOT_MEASURED, TaskResults, known, letters, notes, show
+from bayesft.report.results import METRICS, NOT_MEASURED, TaskResults, known, letters, notes, show, shown_half
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study, landscape_text, study_table, tuned_table
 from bayesft.tasks import ABLATIONS, TASKS
 
-LEVELS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
-COARSE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.2)  # of a grid without 0.3
-DETECTION_LEVELS = (0.0, 0.2, 0.4, 0.6)
 TOO_WEAK = 0.5  # a detector below this clean box mAP@0.5 is no evidence
 MISSING = "–"
 LEARNED = 0.8  # of the baseline's clean accuracy: below it, a row learned too little
@@ -108,8 +105,7 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
         *marked([result]),
         *_lost(result),
     ]
-    pairs_of_norm = [without_norm(result, row) for row in (BASELINE, SUBJECT) if row in result.shown]
-    if len(pairs_of_norm) == 2 and all(row in result.accuracy for row in (BASELINE, SUBJECT, *pairs_of_norm)):
+    if {BASELINE, SUBJECT} <= set(result.without_norm()):
         parts += [
             "Normalisation as a control. The authors' code takes batch norm (BN) out of BayesFT alone, so there its "
             "gain and that of a network without BN can't be told apart. Here both methods are trained both ways. "
@@ -155,24 +151,14 @@ def marked(results: Iterable[TaskResults]) -> list[str]:
     return [f"‡ Without drift below {LEARNED:g} of ERM: {why}."]
 
 
-def without_norm(result: TaskResults, row: str) -> str:
-    """The row of the same method on the network without normalisation, or ""."""
-    for other in result.shown.values():
-        if dict(other.network) == {"normalization": None} and other.method == result.shown[row].method:
-            return other.name
-    return ""
-
-
 def _accuracy_table(result: TaskResults, names: Mapping[str, str], reference: str, minus: bool = False) -> str:
     table = {}
     for row, name in names.items():
-        levels: tuple[float, ...] = LEVELS if result.at(row, 0.3) else COARSE_LEVELS
-        levels = DETECTION_LEVELS if result.chance is None else levels
-        cells = {f"σ = {level:g}": show(result.at(row, level)) for level in levels}
+        cells = {f"σ = {level:g}": show(result.at(row, level)) for level in result.levels()}
         if not minus and (share := result.clean_share(row)) is not None:
             of = f"σ = 0, of {result.title(BASELINE)}"
             cells = {"σ = 0": cells.pop("σ = 0"), of: f"{share:.2f}{mark(result, row)}", **cells}
-        cells["σ50"] = show(result.sigma50(row), missing=f"> {result.sigmas[-1]:g}")
+        cells["σ50"] = shown_half(result, row)
         cells["area"] = show(result.area(row), missing=NOT_MEASURED)
         if reference in result.accuracy:
             column = "difference" if minus else f"{result.title(reference)} − row"
@@ -191,7 +177,7 @@ def _metrics_table(result: TaskResults) -> str:
     names = {name: METRICS.get(name, name) for name in next(iter(result.metrics.values()))}
     for name in sorted(names, key=lambda name: list(METRICS).index(name) if name in METRICS else len(METRICS)):
         for row in result.rows():
-            cells = {f"σ = {level:g}": show(result.at(row, level, name)) for level in DETECTION_LEVELS}
+            cells = {f"σ = {level:g}": show(result.at(row, level, name)) for level in result.levels(4)}
             cells["area"] = show(result.area(row, name), missing=NOT_MEASURED)
             table[f"{names[name]}: {result.title(row)}"] = cells
     return markdown(pd.DataFrame(table).T)
@@ -220,8 +206,9 @@ def _epochs_table(result: TaskResults) -> str:
 
 def _normalization_table(result: TaskResults) -> str:
     table = {}
-    bare = {row: without_norm(result, row) for row in (BASELINE, SUBJECT)}
-    for row, other in bare.items():
+    bare = result.without_norm()
+    for row in (BASELINE, SUBJECT):
+        other = bare[row]
         table[result.title(row)] = {
             "with BN": show(result.area(row)),
             "without BN": show(result.area(other)),

@@ -23,7 +23,7 @@ from bayesft.data.scenes import Scene
 from bayesft.evaluation.boundary import Boundaries
 from bayesft.evaluation.pictures import CROWD, THRESHOLD, Pictures
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.report.results import TaskResults, letters
+from bayesft.report.results import TaskResults, counted, letters
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
 from bayesft.tasks import ABLATIONS, TASKS
@@ -111,13 +111,11 @@ def figure_gains(results: Results, folder: Path) -> str:
 
 def figure_norm(results: Results, folder: Path) -> str:
     """The control without batch norm, beside the same methods with it."""
-    results = {task: result for task, result in results.items() if result.changed()}
+    results = {task: result for task, result in results.items() if result.without_norm()}
 
     def panel(ax: Axes, task: str, result: TaskResults) -> None:
-        methods = {result.shown[row].method for row in result.changed()}
-        plain = [row for row in result.main() if result.shown[row].method in methods]
         _headed(ax, task, result)
-        _curves(ax, result, [*plain, *result.changed()])
+        _curves(ax, result, [*result.without_norm(), *result.without_norm().values()])
 
     _panels(results, folder, "norm", panel)
     return "The authors' code takes batch norm out of BayesFT alone; here both methods are trained both ways."
@@ -309,8 +307,7 @@ def figure_search(results: Results, folder: Path) -> str:
         ax.axhline(0, color="0.3", lw=1, zorder=1)
         e = [_over_seeds(apart[:, n]) for n in range(apart.shape[1])]
         curve(ax, np.arange(1, len(e) + 1), e, result.look(SUBJECT), "surrogate minus random search")
-        count = len(result.seeds)
-        titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", f"{count} seed{'s' * (count > 1)}")
+        titled(ax, f"({TASKS[task].panel}) {result.heading(task)}", counted(len(result.seeds), "seed"))
         ax.set(xlabel="trial", ylabel="gain in objective")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 

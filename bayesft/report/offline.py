@@ -96,14 +96,13 @@ def _table(result: TaskResults, gain: bool) -> pd.DataFrame:
     lines = []
     rows = [row for row in result.untuned() if not gain or (row != BASELINE and BASELINE in result.accuracy)]
     for row in rows:
-        epochs = np.mean([about["epochs"] + about.get("epochs_search", 0) for about in result.about[row]])
         curve = result.differences(row, BASELINE) if gain else result.curve(row)
         for sigma, e in zip(result.sigmas, curve, strict=True):
             wide = 0.0 if np.isnan(e.half_width) else e.half_width
             lines.append({
                 "method": result.title(row), "sigma": float(sigma), "mean": round(e.mean, 4),
                 "low": round(e.mean - wide, 4), "high": round(e.mean + wide, 4),
-                "over": f"{e.count} {e.over}", "epochs": round(float(epochs), 1),
+                "over": f"{e.count} {e.over}", "epochs": round(result.epochs(row), 1),
             })  # fmt: skip
     return pd.DataFrame(lines, columns=["method", "sigma", "mean", "low", "high", "over", "epochs"])
 

@@ -8,10 +8,20 @@ import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.boundary import Boundaries
-from bayesft.report.claims import Finding, measured_on, remarks, shown_difference, shown_p, summary, verdict
+from bayesft.report.claims import (
+    LEVEL,
+    MARGIN,
+    Finding,
+    measured_on,
+    remarks,
+    shown_difference,
+    shown_p,
+    summary,
+    verdict,
+)
 from bayesft.report.details import data_list, least, mark, markdown, marked, measured_as, weak
 from bayesft.report.figures import best_apart
-from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, known, letters, show
+from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, counted, known, letters, show, shown_half
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, TASKS
@@ -65,8 +75,8 @@ def claims_section(judged: Mapping[str, Sequence[Finding]]) -> str:
         f"**{summary(judged)}**" + f" {more}" * short,
         markdown(pd.DataFrame(lines).T),
         "Accuracy under drift is the area under the curve over a fixed range of σ. Differences are paired by training "
-        "seed, ± 95 % intervals (Student's t), p corrected by Holm over all comparisons; equal: within ± 0.02. A claim "
-        "of several comparisons shows the one that decides. All of them: [claims.csv](claims.csv).",
+        f"seed, ± 95 % intervals (Student's t), p corrected by Holm over all comparisons; equal: within ± {MARGIN:g}. A "
+        "claim of several comparisons shows the one that decides. All of them: [claims.csv](claims.csv).",
     ])  # fmt: skip
 
 
@@ -114,11 +124,10 @@ def _small_table(result: TaskResults) -> pd.DataFrame:
     gain = "gain over ERM" + f" ({_seeds(result)})" * (len(result.seeds) < FEW)
     rows = result.main() if len(result.main()) > 1 else result.untuned()
     for row in rows:
-        half = result.sigma50(row)
         cells = {
             "clean": f"{known(result.at(row, 0.0)).mean:.3f}{mark(result, row)}",
             f"σ = {at:g}": f"{known(result.at(row, at)).mean:.3f}",
-            "σ50": f"> {result.sigmas[-1]:g}" if half is None else f"{half.mean:.2f}",
+            "σ50": shown_half(result, row, interval=False),
             "area": show(result.area(row), missing=NOT_MEASURED),
         }
         if BASELINE in result.accuracy:
@@ -129,8 +138,7 @@ def _small_table(result: TaskResults) -> pd.DataFrame:
 
 
 def _seeds(result: TaskResults) -> str:
-    count = len(result.seeds)
-    return f"{count} seed{'s' * (count > 1)}"
+    return counted(len(result.seeds), "seed")
 
 
 def more_section(names: Iterable[str]) -> str:
@@ -162,9 +170,8 @@ def what_one_sees(
     if both:
         seen["figure3"] = _beats(both)
         seen["gains"] = _best(both)
-        bare = {task: r for task, r in both.items() if r.changed()}
-        if bare:
-            seen["norm"] = _without(bare)
+        if any(r.without_norm() for r in both.values()):
+            seen["norm"] = _without(both)
     if found := [text for name, factors in ablations.items() for text in _factors(name, factors)]:
         seen["figure2"] = " ".join(found)
     if tuned := [(task, r) for task, r in tasks.items() if r.tuned() and r.measured]:
@@ -174,19 +181,30 @@ def what_one_sees(
         above = sum(gain > 0 for gain in searched)
         seen["search"] = (f"At the last trial the surrogate is ahead in {above} of {len(searched)} panels, by "
                           f"{np.mean(searched):+.3f} on average.")  # fmt: skip
-    for study in studies.values():
-        clear = [name for name, p in study.corrected().items() if p < 0.05]
-        said = " and ".join(clear) if clear else "none"
-        count = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
-        seen["study"] = (f"Of {len(study.others())} runs, {said} differ{'s' * (len(clear) == 1)} from "
-                         f"“{study.reference}” after Holm's correction ({count}).")  # fmt: skip
-        space = study.landscape
-        low, high = space.good
-        seen["landscape"] = (
-            f"Equal rates from {low:.2f} to {high:.2f} are within 0.02 of the best; trials of random rates spread by "
-            f"{space.spread:.3f}, trials of equal ones by {space.chance:.3f} ({count})."
-        )
+    if studies:
+        seen["study"] = " ".join(_study(task, study) for task, study in studies.items())
+        seen["landscape"] = " ".join(_landscape(task, study) for task, study in studies.items())
     return seen
+
+
+def _study(task: str, study: Study) -> str:
+    """Which runs differ from the reference."""
+    count = counted(len(study.seeds), "seed")
+    if len(study.seeds) < FEW:
+        return f"({TASKS[task].panel}) {count} can't tell the runs apart."
+    clear = [name for name, p in study.corrected().items() if p < LEVEL]
+    said = " and ".join(clear) if clear else "none"
+    return (f"({TASKS[task].panel}) Of {len(study.others())} runs, {said} differ{'s' * (len(clear) == 1)} from "
+            f"“{study.reference}” after Holm's correction ({count}).")  # fmt: skip
+
+
+def _landscape(task: str, study: Study) -> str:
+    """Over which rates the final training is flat, and how trials spread."""
+    space = study.landscape
+    low, high = space.good
+    return (f"({TASKS[task].panel}) Equal rates from {low:.2f} to {high:.2f} are within {MARGIN:g} of the best; trials "
+            f"of random rates spread by {space.spread:.3f}, trials of equal ones by {space.chance:.3f} "
+            f"({counted(len(study.seeds), 'seed')}).")  # fmt: skip
 
 
 def _beats(tasks: Mapping[str, TaskResults]) -> str:
@@ -197,11 +215,11 @@ def _beats(tasks: Mapping[str, TaskResults]) -> str:
     few = [known(r.difference(SUBJECT, BASELINE)).mean for r in tasks.values() if len(r.seeds) < FEW]
     parts = []
     if many:
-        parts.append(f"Of {len(many)} panels with {FEW} seeds or more, BayesFT is above ERM in {_count(above)} and "
-                     f"below in {_count(below)} (the interval excludes 0).")  # fmt: skip
+        parts.append(f"Of {counted(len(many), 'panel')} with {FEW} seeds or more, BayesFT is above ERM in "
+                     f"{_count(above)} and below in {_count(below)} (the interval excludes 0).")  # fmt: skip
     if few:
-        parts.append(f"{len(few)} panels have 1 seed or 2, which proves nothing: it is above ERM in "
-                     f"{sum(gain > 0 for gain in few)} of them.")  # fmt: skip
+        parts.append(f"With 1 seed or 2, which proves nothing, it is above ERM in {sum(gain > 0 for gain in few)} of "
+                     f"{counted(len(few), 'panel')}.")  # fmt: skip
     return " ".join(parts)
 
 
@@ -210,24 +228,24 @@ def _count(panels: Sequence[str]) -> str:
 
 
 def _best(tasks: Mapping[str, TaskResults]) -> str:
-    """Which row has the greatest area in how many panels."""
+    """Which row has the greatest area in how many panels, of those of the published contract."""
     best: dict[str, list[str]] = {}
     for task, result in tasks.items():
-        top = max(result.untuned(), key=lambda row: known(result.area(row)).mean)
+        top = max(_rankable(result), key=lambda row: known(result.area(row)).mean)
         best.setdefault(result.title(top), []).append(TASKS[task].panel)
     said = "; ".join(f"{title} in {_count(panels)}" for title, panels in best.items())
     return f"The greatest area: {said}."
 
 
+def _rankable(result: TaskResults) -> list[str]:
+    """The rows that are meant to be used as they are: not for calibrated copies."""
+    return [row for row in result.untuned() if row not in result.shown or not result.shown[row].of.for_calibrated]
+
+
 def _without(tasks: Mapping[str, TaskResults]) -> str:
     """What taking batch norm out does to the area."""
-    said = []
-    for task, result in tasks.items():
-        for row in result.changed():
-            method = result.shown[row].method
-            plain = next((other for other in result.main() if result.shown[other].method == method), None)
-            if plain:
-                said.append(f"({TASKS[task].panel}) {result.title(row)} {show(result.difference(row, plain), '+')}")
+    said = [f"({TASKS[task].panel}) {result.title(bare)} {show(result.difference(bare, row), '+')}"
+            for task, result in tasks.items() for row, bare in result.without_norm().items()]  # fmt: skip
     return f"Area against the same method with batch norm: {'; '.join(said)}."
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from bayesft.files import write_text
 from bayesft.report.claims import NOT_RUN, VERDICTS, shown_p
+from bayesft.report.results import counted
 
 BLOCK = re.compile(r"(<!-- claims: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs/findings.md")
@@ -51,7 +52,7 @@ def claims_block(reports: Sequence[Path], root: Path) -> str:
         report = (ran or list(reports))[0]
         line = tables[report].loc[claim]
         verdicts.append(line.claim_verdict)
-        on = f"{line.data}; {_seeds(int(line.seeds))}" if ran else "–"
+        on = f"{line.data}; {counted(int(line.seeds), 'seed')}" if ran else "–"
         bold = "**" if line.claim_verdict in VERDICTS[:2] else ""
         lines.append(f"| {claim} | {line.said} | {bold}{line.claim_verdict}{bold} | {_difference(line)} | "
                      f"{shown_p(line.p_holm)} | {on} |")  # fmt: skip
@@ -69,10 +70,6 @@ def _difference(line: pd.Series) -> str:
         return f"× {line.difference:.2f}"
     half = (line.high - line.low) / 2
     return f"{line.difference:+.3f}" + ("" if pd.isna(half) or half < 1e-9 else f" ± {max(half, 0.001):.3f}")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"
 
 
 def reports_page(folder: Path) -> str:

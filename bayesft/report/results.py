@@ -11,8 +11,8 @@ import pandas as pd
 
 from bayesft.evaluation.measures import half_level, weights
 from bayesft.evaluation.statistics import Estimate, estimate
-from bayesft.methods import Look, load
-from bayesft.report.rows import BASELINE, MAIN, OTHER, SUBJECT, Row
+from bayesft.methods import Look
+from bayesft.report.rows import BASELINE, MAIN, OTHER, OWN, SUBJECT, Row
 from bayesft.tasks import TASKS, heading
 
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
@@ -221,15 +221,32 @@ class TaskResults:
     def controls(self) -> list[str]:
         """The rows whose gain over the baseline is shown: BayesFT, the own method and what the paper does not have.
 
-        A method for calibrated copies stands among these alone.
+        Rows of another network have their own figure, and methods for calibrated copies another contract.
         """
-        rows = [row for row in self.untuned() if row not in self.changed()]
-        rows = [row for row in rows if not load(self.shown[row].method).for_calibrated]
-        return [row for row in rows if row not in self.main() or self.shown[row].method in MAIN[-2:]]
+        rows = [row for row in self.untuned() if row in self.shown and not self.shown[row].network]
+        rows = [row for row in rows if not self.shown[row].of.for_calibrated]
+        return [row for row in rows if row not in self.main() or self.shown[row].method in (SUBJECT, OWN)]
 
-    def changed(self) -> list[str]:
-        """The rows whose network differs."""
-        return [row for row in self.untuned() if row in self.shown and self.shown[row].network]
+    def without_norm(self) -> dict[str, str]:
+        """The rows of a method that has another row whose network has no normalisation, each with that other."""
+        bare = {self.shown[row].method: row for row in self.untuned()
+                if row in self.shown and dict(self.shown[row].network) == {"normalization": None}}  # fmt: skip
+        plain = [row for row in self.untuned() if row in self.shown and not self.shown[row].network]
+        return {row: bare[self.shown[row].method] for row in plain if self.shown[row].method in bare}
+
+    def epochs(self, row: str) -> float:
+        """The epochs of a row's final training and search, a mean over seeds.
+
+        Where the weights come out of the search itself, its epochs are all.
+        """
+        final = row not in self.shown or self.shown[row].of.final_training
+        return float(np.mean([final * a["epochs"] + a.get("epochs_search", 0) for a in self.about[row]]))
+
+    def levels(self, count: int = 6) -> list[float]:
+        """About `count` levels for a table: 0, the end of the judged range, some between, and the last of the grid."""
+        end = min(self.measured_to, float(self.sigmas[-1]))
+        wanted = [*np.linspace(0, end, count), self.sigmas[-1]]
+        return sorted({float(self.sigmas[np.abs(self.sigmas - level).argmin()]) for level in wanted})
 
     def tuned(self) -> list[tuple[str, str]]:
         """Each tuned row, after the row of the same method and network with given hyperparameters.
@@ -265,7 +282,7 @@ class TaskResults:
             return ""
         last, epochs = about["trials"][-1], max(trial["epochs"] for trial in about["trials"])
         if last["cumulative_epochs"] > last["epochs"]:
-            how = f"trials inherit weights, {epochs} epoch{'s' * (epochs != 1)} each"
+            how = f"trials inherit weights, {counted(epochs, 'epoch')} each"
         elif epochs == about["epochs"]:
             how = "trials from fresh weights, as long as the training"
         else:
@@ -278,8 +295,7 @@ class TaskResults:
         if len(self.seeds) > 1:
             numbers = ", ".join(map(str, self.seeds))
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
-        devices = {row: self.about[row][0].get("devices", 1) for row in self.rows()}
-        several = {row: count for row, count in devices.items() if count > 1}
+        several = {row: count for row in self.rows() if (count := self.devices_of(row)) > 1}
         of = "".join(f"; {self.title(row)}: its {count} devices, no interval" for row, count in several.items())
         return f"95 % interval over {draws} drift draws{of} (1 seed: {self.seeds[0]})"
 
@@ -316,7 +332,20 @@ def show(e: Estimate | None, sign: str = "", missing: str = "–") -> str:
 def seeds(e: Estimate) -> str:
     """The words "1 seed" or "2 seeds" where an estimate has so few, else nothing."""
     count = e.count if e.over == "seeds" else 1
-    return "" if count >= FEW else f"{count} seed{'s' * (count > 1)}"
+    return "" if count >= FEW else counted(count, "seed")
+
+
+def shown_half(result: TaskResults, row: str, interval: bool = True) -> str:
+    """The σ50 of a row: "> σ" where a curve does not fall so far, "–" where there is nothing to fall from."""
+    half = result.sigma50(row)
+    if half is None:
+        return f"> {result.sigmas[-1]:g}" if (result.accuracy[row][:, 0].mean(1) > 0).all() else "–"
+    return show(half) if interval else f"{half.mean:.2f}"
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things in words: "1 seed", "2 seeds"."""
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 _COMPARED = {

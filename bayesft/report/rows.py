@@ -9,8 +9,10 @@ from matplotlib.colors import to_hex, to_rgb
 
 from bayesft.methods import Look, Method, load
 
-BASELINE, SUBJECT = "erm", "bayesft"  # what gains are over, and the method that the study is about
-MAIN = ("erm", "ftna", "reram_v", "awp", "bayesft", "drift_dropout")  # the paper's methods, and the own one
+BASELINE, SUBJECT, OWN = "erm", "bayesft", "drift_dropout"  # what gains are over, the paper's method, our own
+PUBLISHED = (BASELINE, "ftna", "reram_v", "awp")  # what the paper compares its method with
+MAIN = (*PUBLISHED, SUBJECT, OWN)
+BARE = "-no-norm"  # the end of the names of rows whose network has no normalisation, in params.yaml
 OTHER = Look("#6b6b00", "-", ".")  # of what is no row
 # Dashes and markers of rows that a report has besides a method's plain one. Their colour is the method's, darker.
 VARIANTS = (((0, (4, 1, 1, 1)), "<"), ((0, (1, 1)), ">"), ((0, (7, 2)), "d"), ((0, (3, 1, 1, 1, 1, 1)), "8"))

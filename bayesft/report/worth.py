@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from bayesft.evaluation.measures import weights
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
 from bayesft.methods import Look
+from bayesft.report.claims import LEVEL, MARGIN
 from bayesft.report.results import NOT_MEASURED, TaskResults, known, show
 from bayesft.report.rows import Row
 from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, curve, save, titled
@@ -89,12 +90,12 @@ class Landscape:
 
     @property
     def good(self) -> tuple[float, float]:
-        """The equal rates around the best one, from the least to the greatest, whose final training is within 0.02."""
+        """The equal rates around the best one, least and greatest, whose final training is within the margin of it."""
         mean = self.accuracy.mean(0)
         low = high = int(mean.argmax())
-        while low > 0 and mean[low - 1] >= mean.max() - 0.02:
+        while low > 0 and mean[low - 1] >= mean.max() - MARGIN:
             low -= 1
-        while high < len(mean) - 1 and mean[high + 1] >= mean.max() - 0.02:
+        while high < len(mean) - 1 and mean[high + 1] >= mean.max() - MARGIN:
             high += 1
         return float(self.rates[low]), float(self.rates[high])
 
@@ -109,7 +110,6 @@ class Study:
     """
 
     seeds: tuple[int, ...]
-    sigmas: np.ndarray
     strategies: tuple[str, ...]
     options: tuple[str, ...]
     reference: str
@@ -117,12 +117,6 @@ class Study:
     landscape: Landscape
     data: dict[str, Any]
     unsearched: Mapping[str, Look]
-    end: float | None = None
-
-    @property
-    def measured_to(self) -> float:
-        """Where the range of σ ends over which the area is measured."""
-        return float(self.sigmas[-1] if self.end is None else self.end)
 
     @classmethod
     def gather(
@@ -160,9 +154,7 @@ class Study:
             for name in wanted
         }
         space = Landscape.gather([files[seed]["landscape"] for seed in seeds], area)
-        sigmas = np.array(first["sigmas"])
-        names = tuple(strategies), tuple(options)
-        return cls(seeds, sigmas, *names, reference, runs, space, first["data"], unsearched, end)
+        return cls(seeds, tuple(strategies), tuple(options), reference, runs, space, first["data"], unsearched)
 
     def heading(self, task: str) -> str:
         """The network of a task and the data, by their own name where they stand in for the real ones."""
@@ -225,7 +217,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path) -> str:
         others, p = study.others(), study.corrected()
         for place, name in enumerate(reversed(others)):
             e = study.difference(name)
-            clear = p[name] < 0.05
+            clear = p[name] < LEVEL
             right.errorbar(
                 e.mean, place, xerr=e.half_width, color="black" if clear else "0.45", marker="o" if clear else "s",
                 mfc="black" if clear else "white", ls="", capsize=2.5, ms=4.5,
@@ -238,7 +230,7 @@ def figure_study(studies: Mapping[str, Study], folder: Path) -> str:
     figure.legend(handles, labels, loc="outside upper center", ncols=3, handlelength=3)
     more = (
         "test accuracy of a fresh network trained with the usual recipe under the numbers that the search had found by "
-        "then; filled: p < 0.05 after Holm's correction for all comparisons of the panel"
+        f"then; filled: p < {LEVEL:g} after Holm's correction for all comparisons of the panel"
     )
     save(figure, folder, "study")
     return f"{more[0].upper()}{more[1:]}."
@@ -347,7 +339,7 @@ def landscape_text(study: Study) -> str:
     space = study.landscape
     low, high = space.good
     return (
-        f"Equal rates from {low:.2f} to {high:.2f} are within 0.02 of the best of them "
+        f"Equal rates from {low:.2f} to {high:.2f} are within {MARGIN:g} of the best of them "
         f"({space.accuracy.mean(0).max():.3f}). The objective has a standard deviation of {space.spread:.3f} among "
         f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone (with "
         f"endless drift draws {space.chance_without_draws:.3f} would be left of that). Along the equal rates, "

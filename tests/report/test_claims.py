@@ -1,5 +1,7 @@
 """Verdicts from accuracies made by hand, whose differences, intervals and p-values are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,10 +9,22 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bayesft.report import claims
-from bayesft.report.claims import CLAIMS, Claim, Comparison, Side, claims_table, judge, summary, verdict
+from bayesft.report.claims import (
+    CLAIMS,
+    UNDER_CALIBRATION,
+    Claim,
+    Comparison,
+    Side,
+    claims_table,
+    judge,
+    summary,
+    verdict,
+)
 from bayesft.report.results import TaskResults
 from bayesft.tasks import ABLATIONS, TASKS
+from stages.parameters import read
 
+ROOT = Path(__file__).parents[2]
 TASK, LENET = ("mlp-mnist",), ("lenet-mnist",)
 DATA = {"name": "MNIST", "source": "official", "classes": 10,
         "images_used": {"train": 5000, "validation": 9, "test": 9}}  # fmt: skip
@@ -43,6 +57,11 @@ A = [0.5, 0.52, 0.54, 0.56, 0.58]  # areas by seed
 
 def shifted(*by: float) -> dict:
     return {"mlp-mnist": task({"a": A[: len(by)], "b": [a + d for a, d in zip(A, by, strict=False)]})}
+
+
+def test_a_side_is_called_as_the_row_is():
+    assert str(Side("erm-no-norm", TASK)) == "ERM without BN" and str(Side("none", TASK)) == "none"
+    assert str(Comparison(Side("erm-no-norm", TASK), Side("erm", TASK))) == "ERM without BN > ERM"
 
 
 def test_greater_by_hand():
@@ -138,8 +157,25 @@ def test_the_ratio_is_the_greatest_of_all_points_and_never_over_less_than_a_gues
     ratio = Comparison(Side("b", TASK), Side("a", TASK), "ratio")
     found = one(ratio, {"mlp-mnist": task({"a": [0.5] * 3, "b": [0.6, 0.62, 0.61]}, clean=1.0)})
     # At σ = 1, a has 2 · 0.5 − 1 = 0, which counts as 0.1; b has 0.2, 0.24, 0.22.
-    assert found.difference.mean == pytest.approx((2 * 2.4 * 2.2) ** (1 / 3))
+    logs = np.log([2, 2.4, 2.2])
+    half = stats.t.ppf(0.975, 2) * logs.std(ddof=1) / 3**0.5
+    expected = np.exp([logs.mean(), logs.mean() - half, logs.mean() + half])
+    assert found.interval() == pytest.approx(tuple(expected)) and found.seeds == 3
+    assert claims_table({"13": [found]})[["difference", "low", "high"]].iloc[0].tolist() == pytest.approx(expected.tolist())
     assert found.verdict == "contradicted" and "at σ = 1" in found.why and "(a)" in found.why
+
+
+def test_that_no_ratio_reaches_ten_is_said_of_every_point():
+    ratio = Comparison(Side("b", (*TASK, *LENET)), Side("a", (*TASK, *LENET)), "ratio")
+    certain = task({"a": [0.5] * 3, "b": [0.6, 0.62, 0.61]}, clean=1.0)
+    spread = task({"a": [0.5] * 3, "b": [0.95, 0.502, 0.501]}, clean=1.0)  # ratios at σ = 1: 9, 1 and 1
+    found = one(ratio, {"mlp-mnist": certain, "lenet-mnist": spread})
+    ratios = np.log([9, 1, 1])
+    assert found.difference.mean == pytest.approx(np.log([2, 2.4, 2.2]).mean())  # the greatest mean
+    assert found.p == pytest.approx(stats.ttest_1samp(ratios, np.log(10)).pvalue) and found.verdict == "inconclusive"
+    one_seed = task({"a": [0.5], "b": [0.51]}, clean=1.0)
+    found = one(ratio, {"mlp-mnist": certain, "lenet-mnist": one_seed})
+    assert (found.verdict, found.seeds) == ("inconclusive", 1) and "greatest ratio: (a)" in found.why
 
 
 def test_the_cost_counts_the_epochs_of_the_search():
@@ -152,8 +188,9 @@ def test_the_cost_counts_the_epochs_of_the_search():
 def test_the_claims_name_what_exists():
     """Every row is a method or a variant, every place a task or a factor: a slip would read as "not run"."""
     assert [claim.number for claim in CLAIMS] == [str(n + 1) for n in range(15)]
-    methods = {"erm", "ftna", "reram_v", "awp", "bayesft"}
-    for claim in CLAIMS:
+    methods = {"erm", "ftna", "reram_v", "awp", "bayesft", "erm-no-norm"}
+    assert methods <= set(read(ROOT / "params.yaml")["methods"])
+    for claim in (*CLAIMS, *UNDER_CALIBRATION):
         for comparison in claim.comparisons:
             for side in (comparison.first, comparison.second):
                 for place in side.places:

@@ -39,6 +39,8 @@ def test_the_points_are_the_results(tasks):
     e = result.at("bayesft", 0.6)
     assert (at["mean"], at.low, at.high) == pytest.approx((e.mean, e.low, e.high), abs=1e-4)
     assert at.epochs == 50  # 40 of training, 10 of the search
+    without = table[table.method == "BayesFT, Algorithm 1"]
+    assert set(without.epochs) == {10}  # its weights are of the search
     gains = _table(result, gain=True)
     assert "ERM" not in set(gains.method) and (gains[gains.sigma == 0.6]["mean"] != 0).any()
 

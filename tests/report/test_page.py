@@ -79,8 +79,8 @@ def test_what_was_not_evaluated_so_far_is_not_measured(results):
 def test_sentences_count_what_the_figures_show(results, ablations, studies):
     few, many = results(), results(seeds=(0, 1, 2))
     seen = what_one_sees({"mlp-mnist": many, "lenet-mnist": few}, ablations(("depth",), ("mnist",)))
-    assert "Of 1 panels with 3 seeds or more, BayesFT is above ERM in 1 (a) and below in none" in seen["figure3"]
-    assert "1 panels have 1 seed or 2, which proves nothing: it is above ERM in 1 of them" in seen["figure3"]
+    assert "Of 1 panel with 3 seeds or more, BayesFT is above ERM in 1 (a) and below in none" in seen["figure3"]
+    assert "With 1 seed or 2, which proves nothing, it is above ERM in 1 of 1 panel." in seen["figure3"]
     gain = ablations(("depth",), ("mnist",))["mnist"]["depth"].difference("6 layers", "3 layers").mean
     assert f"(c) 6 layers {gain:+.3f}" in seen["figure2"] and "1 seed" in seen["figure2"]
     assert "ahead in 2 of 2 panels, by +0.010" in seen["search"]

@@ -19,6 +19,7 @@ from bayesft.report.results import (
     notes,
     searches_table,
     show,
+    shown_half,
 )
 from bayesft.tasks import DETECTION
 from tests.report.shown import DEVICE_ROW, ROWS, gather
@@ -189,6 +190,27 @@ def test_how_numbers_are_shown():
     assert show(e(0.5, 0.01, "draws", 20), "+") == "+0.500 ± 0.010 (1 seed)"
     assert show(e(0.5, 0.01, count=2), "+") == "+0.500 ± 0.010 (2 seeds)"
     assert show(e(0.5, 0.01, "draws", 20)) == "0.500 ± 0.010"
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "end", "levels"),
+    [
+        (np.arange(16) / 10, 1.5, [0, 0.3, 0.6, 0.9, 1.2, 1.5]),
+        (np.arange(9) / 10, 0.8, [0, 0.2, 0.3, 0.5, 0.6, 0.8]),
+        (np.arange(13) / 10, 0.8, [0, 0.2, 0.3, 0.5, 0.6, 0.8, 1.2]),  # evaluated further than is judged
+        (np.arange(5) / 10, 1.5, [0, 0.1, 0.2, 0.3, 0.4]),  # and not so far
+        (np.array([0.0]), 1.5, [0]),
+    ],
+)
+def test_levels_of_a_table_are_of_the_grid_with_both_ends(sigmas, end, levels):
+    assert replace(ONE_SEED, sigmas=sigmas, end=end).levels() == pytest.approx(levels)
+
+
+def test_a_network_that_gives_nothing_has_no_half_level():
+    dead = replace(ONE_SEED, accuracy={**ONE_SEED.accuracy, "dead": np.zeros_like(ONE_SEED.accuracy["erm"])})
+    assert shown_half(dead, "dead") == "–"
+    flat = replace(dead, accuracy={"erm": np.full_like(dead.accuracy["erm"], 0.5)})
+    assert shown_half(flat, "erm") == f"> {ONE_SEED.sigmas[-1]:g}"
 
 
 def test_difference_is_paired():

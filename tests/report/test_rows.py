@@ -52,6 +52,14 @@ def test_two_rows_of_one_method_are_both_shown():
         assert row.name in [*result.main(), *result.controls()]
 
 
+def test_a_row_of_another_network_is_no_control_without_norm():
+    rows = rows_of({"erm": described("erm"), "wide": described("erm", network={"width": 2}),
+                    "awp": described("awp"), "bare": described("awp", network=PLAIN)})  # fmt: skip
+    accuracy = {name: np.array([[[0.9], [0.5]]]) for name in rows}
+    result = TaskResults(np.array([0.0, 0.6]), (0,), accuracy, {name: [{"epochs": 1}] for name in rows}, {}, {}, rows)
+    assert result.without_norm() == {"awp": "bare"} and result.controls() == []
+
+
 def lab(colour: str, seen: list[list[float]]) -> np.ndarray:
     """CIE L*a*b* (D65) of a colour as a reader sees it, whose cones `seen` describes (Machado et al., 2009)."""
     rgb = np.array(to_rgb(colour))
