@@ -4,6 +4,7 @@ A claim is one or more comparisons of accuracy under a fault, at the level of tr
 interval over training seeds and two-sided p, corrected by Holm for all comparisons of the chapter:
 
     greater     supported: d > 0;   contradicted: d < 0, each where the corrected p is below 0.05
+    at least    supported: d > −m;  contradicted: d < −m, likewise, with the margin m of the paper's claims, 0.02
     size        supported: at most 10 % more multiply-accumulates; contradicted: more. They are counted: no p
     slope       supported: the slope of accuracy over the architectures is not 0;  contradicted never
 
@@ -26,8 +27,8 @@ from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, pai
 from bayesft.fault_tolerance import CHANNELS, ROWS
 from bayesft.methods import Look
 from bayesft.models.cells import KINDS, Architecture, CellPlan
-from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MORE_COST, NOT_RUN, SUPPORTED, worst
-from bayesft.report.results import FEW, known
+from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MARGIN, MORE_COST, NOT_RUN, SUPPORTED, worst
+from bayesft.report.results import FEW, counted, known
 from bayesft.report.style import COLUMN, PAGE, curve, save, titled
 from bayesft.tasks import STAND_INS
 
@@ -39,7 +40,7 @@ SHORT = {"stuck": "stuck cells", "mibb": "bit flips", "lognormal": "drift"}
 AXES = {"stuck": "share of stuck cells p", "mibb": "share of faulty multiply-accumulates", "lognormal": "drift level σ"}
 HOW = {"bn-device": "batch norm by device", "bn-pooled": "batch norm pooled", "channels": "calibrated"}
 CURVES = ("plain", "ftt", "found", "drift_dropout", "drift_ftt")  # rows with a curve; the gains have all
-COLOURS = ("#949494", "#0173b2", "#de8f05", "#d55e00", "#000000", "#117733")  # of six curves
+COLOURS = dict(zip(CURVES, ("#949494", "#0173b2", "#de8f05", "#000000", "#117733"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ class Chapter:
         return STAND_INS["CIFAR-10"] if self.data()["source"] == "embedded" else "CIFAR-10"
 
 
+_SIGNS = {"greater": ">", "at least": "≥", "size": "costs no more than"}
+
+
 @dataclass(frozen=True)
 class Measure:
     """Accuracy of a row, trained for one fault, under a fault at its level; `how`: calibrated so."""
@@ -142,8 +146,7 @@ class Comparison:
         where = f" under {NAMES[self.first.under]}"
         if self.kind == "slope":
             return f"slope over {self.over}{where}"
-        sign = ">" if self.kind == "greater" else "costs no more than"
-        return f"{self.first} {sign} {self.second}{where}"
+        return f"{self.first} {_SIGNS[self.kind]} {self.second}{where}"
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,8 @@ class Claim:
     paper: str = ""
 
 
-def _greater(first: tuple[str, ...], *seconds: tuple[str, ...]) -> tuple[Comparison, ...]:
-    return tuple(Comparison(Measure(*first), Measure(*second)) for second in seconds)
+def _greater(first: tuple[str, ...], *seconds: tuple[str, ...], kind: str = "greater") -> tuple[Comparison, ...]:
+    return tuple(Comparison(Measure(*first), Measure(*second), kind) for second in seconds)
 
 
 _BOTH = ("stuck", "mibb")
@@ -173,8 +176,8 @@ CLAIMS = (
     Claim("F4", "The found network is above random and largest ones of equal size",
           tuple(c for f in _BOTH for c in _greater(("found", f, f), *((row, f, f) for row in SEARCHED[1:])))),
     Claim("F5", "FTT-NAS is at least as good as FT-NAS, and that as NAS",
-          tuple(c for f in _BOTH for c in (*_greater(("found", f, f), ("found-ft-nas", f, f)),
-                                           *_greater(("found-ft-nas", f, f), ("found-nas", f, f))))),
+          tuple(c for f in _BOTH for c in (*_greater(("found", f, f), ("found-ft-nas", f, f), kind="at least"),
+                                           *_greater(("found-ft-nas", f, f), ("found-nas", f, f), kind="at least")))),
     Claim("F6", "The found networks have comparable or fewer multiply-accumulates",
           (Comparison(Measure("found", "stuck", "stuck"), Measure("ftt", "stuck", "stuck"), "size"),
            Comparison(Measure("w-ftt-net", "stuck", "stuck"), Measure("ftt", "stuck", "stuck"), "size"),
@@ -255,7 +258,8 @@ def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
         return Finding(claim, comparison, NOT_RUN, why="too small: a row is not of this run")
     seeds = min(len(one), len(other))
     one, other = one[:seeds], other[:seeds]
-    return Finding(claim, comparison, INCONCLUSIVE, paired(one, other), _p(one - other), seeds=seeds)
+    above = MARGIN if kind == "at least" else 0.0
+    return Finding(claim, comparison, INCONCLUSIVE, paired(one, other), _p(one - other + above), seeds=seeds)
 
 
 def _p(values: np.ndarray) -> float:
@@ -269,12 +273,12 @@ def _decided(found: Finding, corrected: float) -> Finding:
     if found.verdict != INCONCLUSIVE:
         return found
     if found.seeds < FEW:
-        return replace(found, why="too few seeds")
+        return replace(found, why=counted(found.seeds, "seed"))
     if not corrected < LEVEL:
         return found
-    if found.comparison.kind == "slope" or known(found.difference).mean > 0:
-        return replace(found, verdict=SUPPORTED)
-    return replace(found, verdict=CONTRADICTED)
+    above = MARGIN if found.comparison.kind == "at least" else 0.0
+    supported = found.comparison.kind == "slope" or known(found.difference).mean + above > 0
+    return replace(found, verdict=SUPPORTED if supported else CONTRADICTED)
 
 
 def _slopes(chapter: Chapter, measure: Measure, over: str) -> np.ndarray | None:
@@ -297,7 +301,8 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
     """Accuracy against the fault level, a panel for each fault; calibrated networks as hollow marks at its level."""
     faults = chapter.faults()
     keys = [key for key in dict.fromkeys(key for f in faults for key in chapter.under(f)) if key[1] in CURVES]
-    looks = {key: Look(*of) for key, of in zip(keys, zip(COLOURS, DASHES * 2, MARKERS, strict=False), strict=False)}
+    of_row = {row: [key for key in keys if key[1] == row] for row in CURVES}  # a colour a row, dashes by training
+    looks = {key: Look(COLOURS[key[1]], DASHES[of_row[key[1]].index(key)], MARKERS[keys.index(key)]) for key in keys}
     figure, axes = plt.subplots(1, len(faults), figsize=(PAGE, 2.9), squeeze=False, layout="constrained", sharey=True)
     for place, fault in zip(axes[0], faults, strict=True):
         for number, key in enumerate(key for key in looks if key in chapter.under(fault)):
@@ -311,7 +316,9 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
             place.minorticks_off()
         if fault != "lognormal":
             place.axvline(chapter.plan["faults"][fault]["level"], color="0.5", lw=0.8, ls=":")
-        titled(place, NAMES[fault], f"{chapter.images()}, {_counts(chapter, fault)}", "95 % bands over seeds")
+        alone = any(len(chapter.networks[key]) == 1 for key in looks if key in chapter.under(fault))
+        bands = "95 % bands over seeds" + "; of 1 seed, over devices" * alone
+        titled(place, NAMES[fault], f"{chapter.images()}, {_counts(chapter, fault)}", bands)
     axes[0, 0].set_ylabel("accuracy")
     handles = {h.get_label(): h for place in axes[0] for h in place.get_legend_handles_labels()[0]}
     hollow = "hollow: batch norm estimated again by device"
@@ -325,7 +332,7 @@ def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look
     levels = seeds[0]["levels"]
     estimates = [estimate(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
     few = len(seeds) < FEW
-    curve(place, levels, estimates, look, chapter.title(key) + (f" ({len(seeds)} seed)" if few else ""), number)
+    curve(place, levels, estimates, look, chapter.title(key) + (f" ({counted(len(seeds), 'seed')})" if few else ""), number)
     if "bn-device" in seeds[0]["calibrated"]:
         mean = np.mean([of["calibrated"]["bn-device"] for of in seeds])
         place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=6, clip_on=False)
@@ -336,7 +343,7 @@ def _counts(chapter: Chapter, fault: str) -> str:
     seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
     devices = len(of[0]["faults"][fault]["accuracy"][0])
-    return f"{count} seed{'s' * (max(seeds) > 1)}, {devices} devices"
+    return f"{count} seed{'s' * (max(seeds) > 1)}, {counted(devices, 'device')}"
 
 
 def figure_cells(chapter: Chapter, folder: Path) -> None:
@@ -419,11 +426,11 @@ def _alone(points: Sequence[tuple[float, float, str]]) -> str:
     return f"Spearman's ρ = {found.statistic:.2f}, p = {found.pvalue:.2g} ({len(points)} networks)"
 
 
-def figure_gains(chapter: Chapter, folder: Path) -> None:
-    """What each row, and each calibration, gains over plain ResNet-20 at the level of each fault."""
+def figure_gains(chapter: Chapter, folder: Path) -> bool:
+    """What each row, and each calibration, gains over plain ResNet-20 at the level of each fault; whether it is there."""
     plains = {fault: plain for fault in chapter.faults() if (plain := chapter.at("plain", fault, fault)) is not None}
     if not plains:
-        return
+        return False
     gains = {fault: _gains(chapter, fault, plain) for fault, plain in plains.items()}
     shown = {place: of for place, of in _places(chapter) if any(place in found for found in gains.values())}
     figure, axes = plt.subplots(
@@ -437,9 +444,10 @@ def figure_gains(chapter: Chapter, folder: Path) -> None:
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_yticks(range(len(shown)), list(reversed(shown.values())), fontsize=6.5)
         titled(ax, SHORT[fault], _counts(chapter, fault))
-    said = f"accuracy on {chapter.images()} minus that of {ROWS['plain'].title}, paired; 95 % intervals"
+    said = f"accuracy on {chapter.images()} minus that of {ROWS['plain'].title}, paired; 95 % intervals over seeds"
     figure.supxlabel(said, fontsize=8)
     save(figure, folder, "ftt_gains")
+    return True
 
 
 def _places(chapter: Chapter) -> list[tuple[tuple[tuple[str, str], str | None], str]]:
@@ -469,8 +477,7 @@ def draw(chapter: Chapter, folder: Path) -> list[str]:
         drawn.append("ftt_cells")
         if figure_ranks(chapter, folder):
             drawn.append("ftt_ranks")
-    if any(chapter.at("plain", fault, fault) is not None for fault in chapter.faults()):
-        figure_gains(chapter, folder)
+    if figure_gains(chapter, folder):
         drawn.append("ftt_gains")
     return drawn
 
@@ -577,11 +584,13 @@ def _undertrained(chapter: Chapter) -> list[str]:
 def _shown(values: np.ndarray | None) -> str:
     if values is None:
         return "–"
-    found = estimate(values)
-    width = (
-        "" if math.isnan(found.half_width) else f" ± {found.half_width:.3f}" + ("°" if found.over != "seeds" else "")
-    )
-    return f"{found.mean:.3f}{width}"
+    return _text(estimate(values))
+
+
+def _text(e: Estimate, sign: str = "") -> str:
+    """A mean with its interval. The mark says that it is over the devices of one seed."""
+    width = "" if math.isnan(e.half_width) else f" ± {e.half_width:.3f}" + "°" * (e.over == "draws")
+    return f"{e.mean:{sign}.3f}{width}"
 
 
 def _claims_table(chapter: Chapter) -> str:
@@ -594,7 +603,7 @@ def _claims_table(chapter: Chapter) -> str:
         for each in (each for each in own if each.verdict != NOT_RUN):
             d = each.difference
             shown = "–" if d is None else f"{d.mean:.2f} ×" if each.comparison.kind == "size" else (
-                f"{d.mean:+.3f}" + ("" if math.isnan(d.half_width) else f" ± {d.half_width:.3f}"))  # fmt: skip
+                _text(d, "+"))  # fmt: skip
             p = "–" if math.isnan(each.corrected) else f"{each.corrected:.2g}"
             why = f" ({each.why})" if each.why else ""
             lines.append(f"| | | {each.verdict}{why} | {each.comparison} | {shown} | {p} | {each.seeds or '–'} |")

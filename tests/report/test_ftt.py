@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from bayesft.report.ftt import CLAIMS, Chapter, findings, tables, verdict
+from bayesft.evaluation.devices import CALIBRATIONS
+from bayesft.fault_tolerance import ROWS
+from bayesft.report.ftt import CLAIMS, NAMES, Chapter, findings, tables, verdict
 
 DATA = {"name": "shapes", "source": "embedded", "classes": 10, "images_used": {"train": 10, "validation": 5, "test": 5}}
 
@@ -54,22 +57,58 @@ def test_a_clear_loss_contradicts_it():
 
 def test_two_seeds_decide_nothing():
     (first, *_) = of(findings(chapter(2, plain={"accuracy": 0.4}, ftt={"accuracy": 0.7})), "F1")
-    assert (first.verdict, first.why) == ("inconclusive", "too few seeds") and np.isnan(first.corrected)
+    assert (first.verdict, first.why) == ("inconclusive", "2 seeds") and np.isnan(first.corrected)
 
 
 def test_a_gain_within_the_spread_over_seeds_decides_nothing():
     made = chapter(plain={"accuracy": 0.6}, ftt={"accuracy": 0.6})
-    for seed, change in enumerate((-0.1, 0.0, 0.12)):
-        level = made.networks["stuck", "ftt"][seed]["faults"]["stuck"]["accuracy"][1]
-        made.networks["stuck", "ftt"][seed]["faults"]["stuck"]["accuracy"][1] = [a + change for a in level]
+    shifted(made, "ftt", (-0.1, 0.0, 0.12))
     assert of(findings(made), "F1")[0].verdict == "inconclusive"
 
 
 def test_p_values_are_corrected_for_all_comparisons_that_were_run():
-    found = findings(chapter(plain={"accuracy": 0.4, "calibrated": 0.7}, ftt={"accuracy": 0.7, "calibrated": 0.8}))
-    run = [each for each in found if not np.isnan(each.p)]
-    assert len(run) >= 4 and all(each.corrected >= each.p for each in run)
-    assert of(found, "C1")[0].verdict == "supported" or of(found, "C1")[0].p == 0
+    made = chapter(plain={"accuracy": 0.4, "calibrated": 0.7}, ftt={"accuracy": 0.7, "calibrated": 0.8})
+    shifted(made, "ftt", (-0.02, 0.0, 0.03))
+    found = findings(made)
+    ours = of(found, "F1")[0]
+    assert ours.p == pytest.approx(stats.ttest_1samp([0.28, 0.3, 0.33], 0).pvalue)
+    shifted(made, "plain", (0.01, -0.03, 0.0), "bn-device")
+    found = findings(made)
+    given = [each.p for each in found]
+    assert len({p for p in given if p > 0}) >= 3
+    assert [each.corrected for each in found] == pytest.approx(list(by_hand(given)), nan_ok=True)
+
+
+def shifted(made: Chapter, row: str, by: tuple[float, ...], how: str | None = None) -> None:
+    """Change the accuracies of a row at its level, as it is or calibrated, seed by seed."""
+    for seed, change in enumerate(by):
+        of = made.networks["any" if row == "plain" else "stuck", row][seed]["faults"]["stuck"]
+        values, key = (of["accuracy"], 1) if how is None else (of["calibrated"], how)
+        values[key] = [a + change for a in values[key]]
+
+
+def by_hand(given: list[float]) -> list[float]:
+    """Holm's correction, the definition: the greatest of the products of all that are not above."""
+    real = sorted(p for p in given if not np.isnan(p))
+    return [np.nan if np.isnan(p) else min(1, max((len(real) - i) * q for i, q in enumerate(real) if q <= p))
+            for p in given]  # fmt: skip
+
+
+def test_at_least_as_good_allows_the_margin():
+    made = chapter(found={"accuracy": 0.6}, found_ft_nas={"accuracy": 0.601}, found_nas={"accuracy": 0.7})
+    shifted(made, "found", (-0.001, 0.0, 0.002))
+    alike, worse = of(findings(made), "F5")[:2]
+    assert alike.verdict == "supported" and alike.difference.mean == pytest.approx(-0.001 + 0.001 / 3)
+    assert alike.p == pytest.approx(stats.ttest_1samp([-0.002, -0.001, 0.001], -0.02).pvalue)
+    assert worse.verdict == "contradicted" and "≥" in str(worse.comparison)
+
+
+def test_every_measure_of_a_claim_exists():
+    for claim in CLAIMS:
+        for each in claim.comparisons:
+            for side in filter(None, (each.first, each.second)):
+                assert side.row in ROWS and {side.trained, side.under} <= set(NAMES)
+                assert side.how is None or side.how in CALIBRATIONS
 
 
 def test_sizes_are_counted_and_need_no_interval():
