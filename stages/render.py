@@ -73,7 +73,7 @@ def main() -> None:
         claims_section(judged),
         figures_section(captions, seen, tasks),
         calibration.section(calibrated, contracts, folder / "figures"),
-        ftt.section(chapter, folder / "figures") if chapter else "",
+        ftt.section(chapter, folder / "figures", alone=not tasks) if chapter else "",
         numbers,
         more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
     ]
@@ -84,7 +84,7 @@ def main() -> None:
         more += "\n" + ftt.tables(chapter, folder / "figures")
         write_json(folder / "figures" / "ftt.json", ftt.table(chapter))
     write_text(folder / "details.md", more)
-    write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks), indent=1, sort_keys=True) + "\n")
+    write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks, chapter), indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
     print(f"render: {summary(judged)} See {folder}/README.md")
 
@@ -221,13 +221,17 @@ def _study(plan: Item, task: str, data: dict[str, Any]) -> Study:
     return Study.gather(files, *titles, study["strategies"][study["reference"]], looks, range_of(task))
 
 
-def _provenance(stage: Stage, plan: Item, tasks: Mapping[str, TaskResults]) -> dict[str, Any]:
+def _provenance(
+    stage: Stage, plan: Item, tasks: Mapping[str, TaskResults], chapter: ftt.Chapter | None
+) -> dict[str, Any]:
     """What the numbers were made from. A commit can't name itself, so the code is named by its fingerprint."""
+    of_chapter = {"ftt": chapter} if chapter else {}
     return {
         "parameters": plan["parameters"],
         "budgets": plan["budgets"],
-        "data": {task: result.data for task, result in tasks.items()},
-        "seeds": {task: list(result.seeds) for task, result in tasks.items()},
+        "data": {task: result.data for task, result in tasks.items()} | {k: of.data() for k, of in of_chapter.items()},
+        "seeds": {task: list(result.seeds) for task, result in tasks.items()}
+        | {k: of.seeds() for k, of in of_chapter.items()},
         "code": plan["code"],
         "machine": {**stage.machine, "architecture": platform.machine(), "processor": _processor()},
         "versions": {name: version(name) for name in VERSIONS},

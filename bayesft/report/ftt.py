@@ -19,15 +19,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, paired
-from bayesft.fault_tolerance import CHANNELS, ROWS
+from bayesft.fault_tolerance import CHANNELS, COEFFICIENTS, ROWS
 from bayesft.methods import Look
 from bayesft.models.cells import KINDS, Architecture, CellPlan
 from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MARGIN, MORE_COST, NOT_RUN, SUPPORTED, worst
+from bayesft.report.details import markdown
 from bayesft.report.results import FEW, counted, known
 from bayesft.report.style import COLUMN, PAGE, curve, save, titled
 from bayesft.tasks import STAND_INS
@@ -110,6 +112,10 @@ class Chapter:
     def data(self) -> Mapping[str, Any]:
         """Which images all of it is on."""
         return next(of["data"] for seeds in self.networks.values() for of in seeds.values())
+
+    def seeds(self) -> list[int]:
+        """All training seeds."""
+        return sorted({seed for seeds in self.networks.values() for seed in seeds})
 
     def images(self) -> str:
         """The name of the images in titles."""
@@ -307,12 +313,13 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
     for place, fault in zip(axes[0], faults, strict=True):
         for number, key in enumerate(key for key in looks if key in chapter.under(fault)):
             _curve(place, chapter, key, fault, looks[key], number)
-        place.set(ylim=(0, 1), xlabel=AXES[fault])
+        place.set(ylim=(0, None), xlabel=AXES[fault])
         if fault == "mibb":
             levels = sorted({x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
                              for x in each["faults"][fault]["levels"]})  # fmt: skip
             place.set_xscale("symlog", linthresh=next(x for x in levels if x > 0))
-            place.set_xticks(levels, [f"{x:.1g}".replace("e-0", "e-") for x in levels], fontsize=6)
+            place.set_xlim(left=0)
+            place.set_xticks(levels, [f"{x:.1e}".replace("e-0", "e-") if x else "0" for x in levels], fontsize=6)
             place.minorticks_off()
         if fault != "lognormal":
             place.axvline(chapter.plan["faults"][fault]["level"], color="0.5", lw=0.8, ls=":")
@@ -349,34 +356,37 @@ def _counts(chapter: Chapter, fault: str) -> str:
 def figure_cells(chapter: Chapter, folder: Path) -> None:
     """The cells that each search found, normal and reducing."""
     count = len(chapter.searches)
-    figure, axes = plt.subplots(count, 2, figsize=(PAGE, 2.3 * count), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(count, 2, figsize=(PAGE, 2.1 * count), squeeze=False, layout="constrained")
     for row, ((fault, search), content) in zip(axes, chapter.searches.items(), strict=True):
         architecture = Architecture.parse(content["best"])
         for place, kind, plan in zip(row, KINDS, architecture, strict=True):
             _cell(place, plan)
-            titled(place, f"{search.upper()} under {SHORT[fault]}: {kind} cell", *_told(content))
+            titled(place, f"{_search(search)} under {SHORT[fault]}: {kind} cell", *_told(content))
     save(figure, folder, "ftt_cells")
 
 
 def _cell(place: Axes, plan: CellPlan) -> None:
-    """Draw a cell: inputs on the left, nodes in order, each edge with its operation in its middle."""
-    spots = {0: (0.0, 1.0), 1: (0.0, 0.0)}
-    spots |= {node: (1.4 * (node - 1), 0.85 if node % 2 else 0.15) for node in range(2, len(plan) + 2)}
+    """Draw a cell: the inputs 0 and 1 and the nodes in a line, of each node one edge above it and one below."""
     for node, edges in enumerate(plan, 2):
-        for side, (source, operation) in enumerate(edges):
-            (x0, y0), (x1, y1) = spots[source], spots[node]
-            bend = -0.12 if side else 0.12
-            place.annotate("", spots[node], spots[source], arrowprops={
-                "arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "color": "0.45", "shrinkA": 9,
-                "shrinkB": 9})  # fmt: skip
-            middle = ((x0 + x1) / 2 + bend / 2 * (y1 - y0), (y0 + y1) / 2 - bend / 2 * (x1 - x0))
-            place.text(*middle, operation, fontsize=6.5, ha="center", va="center",
+        for (source, operation), bend in zip(edges, (-0.5, 0.5), strict=True):
+            place.annotate("", (node, 0), (source, 0), arrowprops={
+                "arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "color": "0.45", "shrinkA": 8,
+                "shrinkB": 8})  # fmt: skip
+            top = (source + node) / 2, bend / 2 * (source - node)  # of the arc
+            place.text(*top, operation, fontsize=6.5, ha="center", va="center",
                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
-    for spot, (x, y) in spots.items():
+    for spot in range(len(plan) + 2):
         colour = "#dbe9f6" if spot < 2 else "#fde9c9"
-        place.text(x, y, str(spot), ha="center", va="center", bbox={"boxstyle": "circle", "facecolor": colour})
-    place.set(xlim=(-0.3, 1.4 * len(plan) + 0.3), ylim=(-0.35, 1.35), aspect="equal")
+        box = {"boxstyle": "circle", "facecolor": colour}
+        place.text(spot, 0, str(spot), fontsize=8, ha="center", va="center", bbox=box)
+    height = 0.3 + 0.25 * (len(plan) + 1)
+    place.set(xlim=(-0.3, len(plan) + 1.3), ylim=(-height, height), aspect="equal")
     place.axis("off")
+
+
+def _search(name: str) -> str:
+    """A search in words."""
+    return name.upper() if name in COEFFICIENTS else "each trained alone"
 
 
 def _told(content: Mapping[str, Any]) -> list[str]:
@@ -406,10 +416,10 @@ def figure_ranks(chapter: Chapter, folder: Path) -> bool:
         row[0].scatter(*content["gate"]["rewards"][:2], color="0.3", s=18)
         row[0].set(xlabel="reward, first shared network", ylabel="reward, second shared network")
         count = len(content["gate"]["architectures"])
-        titled(row[0], f"{SHORT[key[0]]}: {count} random cells", *_told(content))
+        titled(row[0], f"{SHORT[key[0]]}: {count} random architectures", *_told(content))
         if len(points[key]) >= FEW:
             for x, y, name in points[key]:
-                row[1].scatter(x, y, s=22, color=COLOURS[1])
+                row[1].scatter(x, y, s=22, color=COLOURS["ftt"])
                 row[1].annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
             row[1].set(xlabel="reward with shared weights", ylabel="accuracy, trained alone")
             titled(row[1], "shared weights against training alone", _alone(points[key]))
@@ -420,9 +430,13 @@ def figure_ranks(chapter: Chapter, folder: Path) -> bool:
 
 
 def _alone(points: Sequence[tuple[float, float, str]]) -> str:
-    from scipy.stats import spearmanr
+    """Spearman's correlation of the points (reward, accuracy, name), with the p of all their pairings."""
+    from scipy.stats import permutation_test, spearmanr
 
-    found = spearmanr([x for x, *_ in points], [y for _, y, _ in points])
+    rewards, accuracies, _ = zip(*points, strict=True)
+    found = permutation_test(
+        (rewards,), lambda x: spearmanr(x, accuracies).statistic, permutation_type="pairings", n_resamples=math.inf
+    )
     return f"Spearman's ρ = {found.statistic:.2f}, p = {found.pvalue:.2g} ({len(points)} networks)"
 
 
@@ -439,10 +453,11 @@ def figure_gains(chapter: Chapter, folder: Path) -> bool:
     for ax, (fault, found) in zip(axes[0], gains.items(), strict=True):
         for height, place in enumerate(reversed(shown)):
             if place in found:
-                gain, colour = found[place], "0.2" if place[1] is None else COLOURS[1]
+                gain, colour = found[place], "0.2" if place[1] is None else COLOURS["ftt"]
                 ax.errorbar(gain.mean, height, xerr=gain.half_width, fmt="o", ms=3.5, capsize=2, color=colour)
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_yticks(range(len(shown)), list(reversed(shown.values())), fontsize=6.5)
+        ax.set_ylim(-0.7, len(shown) - 0.3)
         titled(ax, SHORT[fault], _counts(chapter, fault))
     said = f"accuracy on {chapter.images()} minus that of {ROWS['plain'].title}, paired; 95 % intervals over seeds"
     figure.supxlabel(said, fontsize=8)
@@ -485,14 +500,15 @@ def draw(chapter: Chapter, folder: Path) -> list[str]:
 CAPTIONS = {
     "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch "
     "norm calibrated on each device.",
-    "ftt_cells": "The cells that were found.",
+    "ftt_cells": "The cells that were found. 0 and 1 are the outputs of the two cells before, the others add up what their "
+    "two edges give. sep, dil, rcb: separable, dilated and plain convolutions, with their size; max, avg: pooling.",
     "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
     "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
 }
 
 
-def section(chapter: Chapter, folder: Path) -> str:
-    """Draw the chapter's figures into `folder`; its section of the page."""
+def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
+    """Draw the chapter's figures into `folder`; its section of the page, with the verdicts where it is `alone` there."""
     pictures = draw(chapter, folder)
     data = chapter.data()
     found = findings(chapter)
@@ -501,12 +517,28 @@ def section(chapter: Chapter, folder: Path) -> str:
     return "\n\n".join([
         "## Fault-tolerant training and architecture search (FTT-NAS)",
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
-        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}). {CAPTIONS['ftt_faults']} Of {len(of)} "
-        f"claims: {counts}. Tables, claims and {len(pictures) - 1} more figures: [details.md](details.md).",
-        *(f"**Search {search} under {NAMES[fault]}: {': '.join(_told(content))}.**"
+        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}; {data['images_used']['train']:,} used for "
+        f"training). {CAPTIONS['ftt_faults']} Of {len(of)} claims: {counts}. Tables, every comparison and "
+        f"{len(pictures) - 1} more figures: [details.md](details.md).",
+        *([_verdicts(found)] if alone else []),
+        *(f"**{_search(search)} under {NAMES[fault]}: {': '.join(_told(content))}.**"
           for (fault, search), content in chapter.searches.items() if content.get("gate")),
         *_undertrained(chapter),
     ])  # fmt: skip
+
+
+def _verdicts(found: Sequence[Finding]) -> str:
+    """A line a claim: its verdict, and how many of its comparisons came out how."""
+    lines = {}
+    for claim in CLAIMS:
+        own = [each.verdict for each in found if each.claim is claim]
+        said = verdict([each for each in found if each.claim is claim])
+        parts = ", ".join(f"{own.count(each)} {each}" for each in dict.fromkeys(own))
+        lines[claim.number] = {
+            "claim": f"{claim.said}{f'; {claim.paper}' if claim.paper else ''}", "verdict": f"**{said}**",
+            "comparisons": parts,
+        }  # fmt: skip
+    return markdown(pd.DataFrame(lines).T)
 
 
 def tables(chapter: Chapter, folder: Path) -> str:
@@ -541,7 +573,7 @@ def tables(chapter: Chapter, folder: Path) -> str:
     ]
     for (fault, search), content in chapter.searches.items():
         said = ": ".join(_told(content))
-        parts.append(f"{search} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
+        parts.append(f"{_search(search)} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
     return "\n\n".join(parts) + "\n"
 
 

@@ -17,7 +17,8 @@ import pandas as pd
 
 from bayesft.files import write_text
 from bayesft.report.claims import NOT_RUN, VERDICTS, shown_p
-from bayesft.report.results import counted
+from bayesft.report.results import counted, letters
+from bayesft.tasks import TASKS
 
 BLOCK = re.compile(r"(<!-- claims: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs/findings.md")
@@ -81,10 +82,12 @@ def reports_page(folder: Path) -> str:
             continue  # of an older state of the code
         name, parameters = file.parent.name, about["parameters"]
         seeds = sorted({seed for of in about["seeds"].values() for seed in of})
+        panels = letters(TASKS[task].panel for task in about["seeds"] if task in TASKS)
+        parts = ", ".join(filter(None, (panels, "FTT-NAS" * ("ftt" in about["seeds"]))))
         lines.append(f"| [{name}]({name}/README.md) | {parameters['data']['source']} | {parameters['scale']} | "
-                     f"{len(about['seeds'])} | {', '.join(map(str, seeds))} | {about['machine']['processor']} | "
+                     f"{parts} | {', '.join(map(str, seeds))} | {about['machine']['processor']} | "
                      f"{about['code'][:8]} |")  # fmt: skip
-    head = ["| report | data | scale | tasks | seeds | processor | code |", "|---|---|---|---|---|---|---|"]
+    head = ["| report | data | scale | panels | seeds | processor | code |", "|---|---|---|---|---|---|---|"]
     text = ["# Reports", "", "Each is what `dvc repro` made of one state of the code.", "", *head, *lines]
     return "\n".join(text) + "\n"
 

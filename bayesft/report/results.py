@@ -419,7 +419,8 @@ def curves_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
                         "seeds": " ".join(map(str, result.seeds)),
                     }
                 )
-    return pd.DataFrame(lines)
+    columns = ["task", "row", "metric", "sigma", "accuracy", "low", "high", "interval_over", "count", "seeds"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def _metric(task: str) -> str:
@@ -442,7 +443,8 @@ def accuracies_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
         for task, result in results.items()
         for row, values in result.accuracy.items()
     ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    columns = ["task", "row", "seed", "draw", "sigma", "accuracy"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
@@ -459,7 +461,7 @@ def measures_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
                 half_width = e.half_width if e and e.over == "seeds" else None
                 line |= {name: e.mean if e else None, f"{name}_half_width": half_width}
             lines.append(line)
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else ["task", "row", "metric", "seeds", "range"])
 
 
 def searches_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
@@ -476,4 +478,4 @@ def searches_table(results: Mapping[str, TaskResults]) -> pd.DataFrame:
                     values = {f"value_{i + 1}": value for i, value in enumerate(trial["values"])}
                     rest = {key: value for key, value in trial.items() if key != "values"}
                     lines.append({"task": task, "search": row, "seed": seed, **rest, **values})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else ["task", "search", "seed"])
