@@ -104,7 +104,12 @@ def _made(path: str) -> Any:
     import torch
 
     found = _named(path)
-    return found if isinstance(found, torch.nn.Module) or not callable(found) else found()
+    if isinstance(found, torch.nn.Module) or not callable(found):
+        return found
+    try:
+        return found()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: a call without arguments fails: {error}") from error
 
 
 def _network(path: str, weights: str) -> Any:

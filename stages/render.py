@@ -84,7 +84,8 @@ def main() -> None:
         more += "\n" + ftt.tables(chapter, folder / "figures")
         write_json(folder / "figures" / "ftt.json", ftt.table(chapter))
     write_text(folder / "details.md", more)
-    write_text(folder / "provenance.json", json.dumps(_provenance(stage, plan, tasks, chapter), indent=1, sort_keys=True) + "\n")
+    about = _provenance(stage, plan, tasks, chapter)
+    write_text(folder / "provenance.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
     _timings(folder / "timings.csv")
     print(f"render: {summary(judged)} See {folder}/README.md")
 

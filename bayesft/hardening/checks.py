@@ -1,10 +1,12 @@
 """Checks of arguments before any work. Each raises a ValueError that names the argument and what is allowed."""
 
+import inspect
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import torch
@@ -45,6 +47,25 @@ def check_fault(fault: Any) -> None:
         raise ValueError(f"fault = {fault!r}: must have a method perturb(theta, level, generator)")
 
 
+def check_where(fault: Any, where: Any) -> None:
+    """`where` chooses parameters, so it goes with a fault of parameters alone."""
+    if isinstance(fault, FeatureFault) and where != "all":
+        raise ValueError(f"where = {where!r}: {fault} strikes activations, so there are no parameters to choose")
+
+
+def check_names(given: Iterable[str], functions: Iterable[Callable[..., Any]], but: Iterable[str], what: str) -> None:
+    """All names are those of arguments of one of the functions, other than those in `but`."""
+    known = {name for function in functions for name in inspect.signature(function).parameters} - set(but)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{what} {name!r}: must be one of {', '.join(sorted(known))}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number, of Python or NumPy, and finite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def whole_number(name: str, value: Any, least: int | None) -> int:
     """`value` as an int of at least `least`."""
     try:
@@ -60,11 +81,12 @@ def checked_levels(fault: FaultModel | FeatureFault, levels: Any) -> tuple[float
     """The fault levels, rising, each once; without any, those of the fault."""
     levels = traits_of(fault).grid if levels is None else levels
     try:
-        found = sorted({float(level) for level in ([levels] if isinstance(levels, (int, float)) else levels)})
-    except (TypeError, ValueError):
+        each: list[Any] = [levels] if isinstance(levels, Real) else list(levels)
+    except TypeError:
         raise ValueError(f"levels = {levels!r}: must be numbers") from None
-    if not found or not all(math.isfinite(level) and level >= 0 for level in found):
+    if not each or not all(is_number(level) and level >= 0 for level in each):
         raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
+    found = sorted(set(map(float, each)))
     if hasattr(fault, "check_level"):
         try:
             for level in found:

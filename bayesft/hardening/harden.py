@@ -5,6 +5,7 @@ end.
 """
 
 import copy
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +27,11 @@ from bayesft.hardening.checks import (
     check_fault,
     check_memory,
     check_model,
+    check_names,
     check_no_nan,
     checked_device,
     first_pass,
+    is_number,
     whole_number,
 )  # fmt: skip
 from bayesft.hardening.comparison import Comparison
@@ -36,6 +39,7 @@ from bayesft.hardening.measure import Forward, evaluate
 from bayesft.hardening.probe import same
 from bayesft.hardening.resume import fingerprint, opened
 from bayesft.hardening.robustness import ARRAYS, Robustness
+from bayesft.hardening.saved import load, save
 from bayesft.hardening.scores import aligned, check_classes, cross_entropy
 from bayesft.hardening.sites import Place, Sites
 from bayesft.hardening.state import own_random
@@ -93,7 +97,8 @@ class Hardened:
 
     def __str__(self) -> str:
         rates = ", ".join(f"{name} {rate:.2f}" for name, rate in self.settings["rates"].items()) or "none"
-        head = f"dropout rates: {rates}; trained under faults up to level {self.settings['level']:g}"
+        until = "at" if "alpha" in self.settings else "up to"
+        head = f"dropout rates: {rates}; trained under faults {until} level {self.settings['level']:g}"
         return f"{head}\non {self.measured_on} data\n\n{self.comparison}"
 
     def save(self, path: str | Path) -> None:
@@ -102,22 +107,20 @@ class Hardened:
         Raises:
             ValueError: a network keeps what it learnt outside of its state_dict.
         """
-        from bayesft.tensors import save_tensors
-
         if not self.whole:
             raise ValueError("a network keeps what it learnt outside of its state_dict, so a file can't hold it")
         content = {f"network/{n}/{k}": t for n, net in self.networks.items() for k, t in net.state_dict().items()}
         for name, curve in self.comparison.curves.items():
             content |= {f"curve/{name}/{array}": torch.from_numpy(getattr(curve, array)) for array in ARRAYS}
         about = {
-            "bayesft": "hardened",
             "networks": list(self.networks),
             "curves": {name: curve.about for name, curve in self.comparison.curves.items()},
             "settings": self.settings,
             "measured_on": self.measured_on,
             "trials": None if self.study is None else [asdict(trial) for trial in self.study.trials],
+            "interrupted": self.study is not None and self.study.interrupted,
         }
-        save_tensors(Path(path), content, about)
+        save(path, "Hardened", content, about)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> "Hardened":
@@ -128,14 +131,10 @@ class Hardened:
             model: a network like the given one. It is copied.
 
         Raises:
-            ValueError: the file is none of these, or the weights do not fit the network.
+            ValueError: the file is missing, damaged or none of these, or the weights do not fit the network.
         """
-        from bayesft.tensors import load_tensors
-
         check_model(model)
-        content, about = load_tensors(Path(path))
-        if not isinstance(about, dict) or about.get("bayesft") != "hardened":
-            raise ValueError(f"path = {path}: no saved Hardened")
+        content, about = load(path, "Hardened")
         networks = {}
         for name in about["networks"]:
             head = f"network/{name}/"
@@ -150,7 +149,7 @@ class Hardened:
             for name, of in about["curves"].items()
         }
         trials = about["trials"]
-        study = None if trials is None else Study([TunedTrial(**trial) for trial in trials])
+        study = None if trials is None else Study([TunedTrial(**trial) for trial in trials], about["interrupted"])
         return cls(networks, Comparison(curves), about["settings"], about["measured_on"], study)
 
 
@@ -227,6 +226,8 @@ def harden(
     """
     seed = whole_number("seed", seed, None)
     check_fault(fault)
+    if not is_number(level) or level < 0:
+        raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
     if method not in ("drift_dropout", "ftt"):
         raise ValueError(f"method = {method!r}: must be drift_dropout or ftt")
     scratch = not isinstance(model, nn.Module)
@@ -241,9 +242,8 @@ def harden(
         raise ValueError(
             "calibrated = True: with a forward of your own, give `calibrate` in the form the network takes"
         )
-    unknown = [name for name in ("fault", "where", "forward", "seed", "device") if name in (search or {})]
-    if unknown:
-        raise ValueError(f"search has {unknown[0]!r}, which is an argument of harden itself")
+    own = set(inspect.signature(harden).parameters) | {"model", "data"}
+    check_names(search or {}, (tune, evaluate), own | {"same"}, "search: it can't have")
     if loss is not None and not callable(loss):
         raise ValueError(f"loss = {loss!r}: must be a function of (outputs, targets)")
     if loss is not None and "score" not in measure:

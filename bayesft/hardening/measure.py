@@ -24,6 +24,7 @@ from bayesft.hardening.checks import (
     check_memory,
     check_model,
     check_no_nan,
+    check_where,
     checked_device,
     checked_levels,
     first_pass,
@@ -135,6 +136,7 @@ class _Work:
     ):
         check_model(model)
         check_fault(fault)
+        check_where(fault, where)
         self.model, self.where = model, where
         self.fault, self.levels = fault, checked_levels(fault, levels)
         self.draws = whole_number("draws", draws, 1)

@@ -141,8 +141,11 @@ def check_gradient(fault: FaultModel, level: float, model: nn.Module, parameters
 
 def same(first: Any, second: Any) -> bool:
     """Whether two outputs are equal, NaN to NaN."""
-    pairs = zip(tensors(first), tensors(second), strict=False)
-    return all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs)
+    ones, others = list(tensors(first)), list(tensors(second))
+    pairs = zip(ones, others, strict=False)
+    return len(ones) == len(others) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs
+    )
 
 
 def _projection(outputs: Any) -> Tensor:

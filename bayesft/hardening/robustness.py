@@ -1,13 +1,14 @@
 """What was measured of a network under faults: raw numbers, intervals, table, picture, file."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bayesft.evaluation.measures import half_level, weights
+from bayesft.hardening.saved import load, save
 
 if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
     import pandas as pd
@@ -163,25 +164,17 @@ class Robustness(Curve):
 
     def save(self, path: str | Path) -> None:
         """Save all numbers as a safetensors file."""
-        from safetensors.numpy import save_file
-
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
-        save_file(arrays, path, metadata={"bayesft": "robustness", "about": json.dumps(self.about)})
+        save(path, "Robustness", {a: torch.from_numpy(getattr(self, a)) for a in ARRAYS}, {"about": self.about})
 
     @classmethod
     def load(cls, path: str | Path) -> "Robustness":
         """What `save` saved.
 
         Raises:
-            ValueError: the file is none of these.
+            ValueError: the file is missing, damaged, or none of these.
         """
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
-            if about.get("bayesft") != "robustness":
-                raise ValueError(f"path = {path}: no saved Robustness")
-            return cls(**{name: file.get_tensor(name) for name in ARRAYS}, about=json.loads(about["about"]))
+        content, about = load(path, "Robustness")
+        return cls(**{a: content[a].numpy() for a in ARRAYS}, about=about["about"])
 
     def _headline(self) -> str:
         about = self.about

@@ -1,6 +1,5 @@
 """Which layers faults cost most: one layer faulty at a time, all but one, and what it buys to keep layers digital."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ from torch import nn
 
 from bayesft.drift.copies import select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.features import FeatureFault
 from bayesft.drift.scope import Where
-from bayesft.hardening.checks import check_fault, check_model
+from bayesft.hardening.checks import check_fault, check_model, is_number
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.robustness import Difference, Robustness
@@ -146,7 +146,9 @@ def sensitivity(
     """
     check_model(model)
     check_fault(fault)
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < math.inf:
+    if isinstance(fault, FeatureFault):
+        raise ValueError(f"fault = {fault}: it strikes activations; sensitivity needs a fault of parameters")
+    if not is_number(level) or level <= 0:
         raise ValueError(f"level = {level!r}: must be a finite number greater than 0")
     if isinstance(data, Iterator):
         raise ValueError(

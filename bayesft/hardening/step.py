@@ -1,6 +1,5 @@
 """Faults and dropout around forward and backward of anyone's own training loop."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeGuard
@@ -13,7 +12,7 @@ from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
-from bayesft.hardening.checks import check_fault, check_memory, check_model, whole_number
+from bayesft.hardening.checks import check_fault, check_memory, check_model, check_where, is_number, whole_number
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
 from bayesft.hardening.sites import Place, Sites, call_with, places_of, sites_of
 from bayesft.hardening.state import own_random, seed_all, unchanged
@@ -79,17 +78,18 @@ class Hardening:
     ):
         check_model(model)
         check_fault(fault)
-        if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 <= level < math.inf:
+        check_where(fault, where)
+        if not is_number(level) or level < 0:
             raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
-        if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
+        if not is_number(rise) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        if not is_number(alpha) or not 0 <= alpha <= 1:
             raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
         if calibrated and (alpha != 1 or isinstance(fault, FeatureFault)):
             raise ValueError("calibrated = True: needs alpha = 1 and a fault of parameters")
         self.alpha, self.fixed, self.calibrated = alpha, fixed, calibrated
         for value in rate.values() if isinstance(rate, Mapping) else [rate]:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            if not is_number(value) or not 0 <= value < 1:
                 raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
         if isinstance(sites, str):
             raise ValueError(f"sites = {sites!r}: must be a list of names of modules")

@@ -14,7 +14,7 @@ from torch import nn
 
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.hardening.batches import Batches
-from bayesft.hardening.checks import check_fault, checked_levels, whole_number
+from bayesft.hardening.checks import check_fault, check_names, checked_levels, is_number, whole_number
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.resume import fingerprint, opened
@@ -163,6 +163,7 @@ def tune(
 
     if not callable(train):
         raise ValueError(f"train = {type(train).__name__}: must be a function of the values to a trained network")
+    check_names(same, [evaluate], ("model", "data"), "tune: there is no argument")
     parameters = _space(space)
     batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, None)
     draws = whole_number("draws", draws, 2)
@@ -265,7 +266,7 @@ def _trial(work: _Work, number: int, values: Values, threads: int) -> tuple[Tune
 def _check_budget(trials: Any, timeout: Any) -> None:
     if trials is None and timeout is None:
         raise ValueError("trials = None, timeout = None: a search needs one of them")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0):
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
         raise ValueError(f"timeout = {timeout!r}: must be a number of seconds greater than 0")
 
 
@@ -279,7 +280,7 @@ def _space(space: Any) -> list["Hyperparameter"]:
     for name, bounds in space.items():
         given = tuple(bounds) if isinstance(bounds, Sequence) and not isinstance(bounds, str) else ()
         low, high = given[:2] if len(given) in (2, 3) else (math.nan, math.nan)
-        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in (low, high))
+        numbers = is_number(low) and is_number(high)
         log = given[2:] == ("log",)
         if not numbers or not low < high or (given[2:] and not log) or (log and low <= 0):
             raise ValueError(

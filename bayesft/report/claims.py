@@ -432,7 +432,6 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
 
 def _cost(missing: Finding, places: Sequence[str], results: Mapping[str, TaskResults]) -> Finding:
     """The epochs of training and search, as a multiple of the baseline's. In use, both networks cost the same."""
-
     first, second = missing.comparison.first.row, missing.comparison.second.row
     ratios = [results[place].epochs(first) / results[place].epochs(second) for place in places]
     ratio = float(np.mean(ratios))

@@ -338,8 +338,8 @@ def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look
     seeds = [chapter.networks[key][seed]["faults"][fault] for seed in sorted(chapter.networks[key])]
     levels = seeds[0]["levels"]
     estimates = [estimate(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
-    few = len(seeds) < FEW
-    curve(place, levels, estimates, look, chapter.title(key) + (f" ({counted(len(seeds), 'seed')})" if few else ""), number)
+    few = f" ({counted(len(seeds), 'seed')})" if len(seeds) < FEW else ""
+    curve(place, levels, estimates, look, chapter.title(key) + few, number)
     if "bn-device" in seeds[0]["calibrated"]:
         mean = np.mean([of["calibrated"]["bn-device"] for of in seeds])
         place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=6, clip_on=False)
@@ -441,7 +441,7 @@ def _alone(points: Sequence[tuple[float, float, str]]) -> str:
 
 
 def figure_gains(chapter: Chapter, folder: Path) -> bool:
-    """What each row, and each calibration, gains over plain ResNet-20 at the level of each fault; whether it is there."""
+    """What each row and calibration gains over plain ResNet-20 at the level of each fault; whether it is there."""
     plains = {fault: plain for fault in chapter.faults() if (plain := chapter.at("plain", fault, fault)) is not None}
     if not plains:
         return False
@@ -500,15 +500,15 @@ def draw(chapter: Chapter, folder: Path) -> list[str]:
 CAPTIONS = {
     "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch "
     "norm calibrated on each device.",
-    "ftt_cells": "The cells that were found. 0 and 1 are the outputs of the two cells before, the others add up what their "
-    "two edges give. sep, dil, rcb: separable, dilated and plain convolutions, with their size; max, avg: pooling.",
+    "ftt_cells": "The cells that were found. 0 and 1 are the outputs of the two cells before, the others add up what "
+    "their two edges give. sep, dil, rcb: separable, dilated and plain convolutions with their size; max, avg: pooling.",
     "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
     "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
 }
 
 
 def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
-    """Draw the chapter's figures into `folder`; its section of the page, with the verdicts where it is `alone` there."""
+    """Draw the chapter's figures into `folder`; its section of the page, with the verdicts where it is `alone`."""
     pictures = draw(chapter, folder)
     data = chapter.data()
     found = findings(chapter)
@@ -517,8 +517,8 @@ def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
     return "\n\n".join([
         "## Fault-tolerant training and architecture search (FTT-NAS)",
         f"![{CAPTIONS['ftt_faults']}](figures/ftt_faults.png)",
-        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}; {data['images_used']['train']:,} used for "
-        f"training). {CAPTIONS['ftt_faults']} Of {len(of)} claims: {counts}. Tables, every comparison and "
+        f"Ning et al., arXiv 2003.10375, on {data['name']} ({data['source']}; {data['images_used']['train']:,} used "
+        f"for training). {CAPTIONS['ftt_faults']} Of {len(of)} claims: {counts}. Tables, every comparison and "
         f"{len(pictures) - 1} more figures: [details.md](details.md).",
         *([_verdicts(found)] if alone else []),
         *(f"**{_search(search)} under {NAMES[fault]}: {': '.join(_told(content))}.**"
@@ -572,8 +572,8 @@ def tables(chapter: Chapter, folder: Path) -> str:
         "F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."
     ]
     for (fault, search), content in chapter.searches.items():
-        said = ": ".join(_told(content))
-        parts.append(f"{_search(search)} under {NAMES[fault]} found `{content['best']}`." + (f" **{said}.**" if said else ""))
+        told = f" **{': '.join(_told(content))}.**" if _told(content) else ""
+        parts.append(f"{_search(search)} under {NAMES[fault]} found `{content['best']}`.{told}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -75,8 +75,8 @@ def claims_section(judged: Mapping[str, Sequence[Finding]]) -> str:
         f"**{summary(judged)}**" + f" {more}" * short,
         markdown(pd.DataFrame(lines).T),
         "Accuracy under drift is the area under the curve over a fixed range of σ. Differences are paired by training "
-        f"seed, ± 95 % intervals (Student's t), p corrected by Holm over all comparisons; equal: within ± {MARGIN:g}. A "
-        "claim of several comparisons shows the one that decides. All of them: [claims.csv](claims.csv).",
+        f"seed, ± 95 % intervals (Student's t), p corrected by Holm over all comparisons; equal: within ± {MARGIN:g}. "
+        "A claim of several comparisons shows the one that decides. All of them: [claims.csv](claims.csv).",
     ])  # fmt: skip
 
 

@@ -54,6 +54,12 @@ def test_a_network_can_be_calibrated_on_a_device_whose_activations_fail():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_activations_are_not_chosen_by_where():
+    for where in ("weights", lambda name, module, parameter: True):
+        with pytest.raises(ValueError, match="where = .* strikes activations"):
+            evaluate(network(), (X, Y), fault=MiBB(), where=where, progress=False)
+
+
 def test_a_network_without_convolutions_is_refused():
     with pytest.raises(ValueError, match="Linear has no Conv2d"):
         evaluate(nn.Linear(4, 3), (torch.randn(5, 4), torch.arange(5) % 3), fault=MiBB(), progress=False)

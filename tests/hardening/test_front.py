@@ -45,6 +45,9 @@ from torch import nn
 def build():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
 
+def wide(width):
+    return nn.Linear(8, width)
+
 def loader():
     x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     return [(x, x[:, :3].argmax(1))]
@@ -91,6 +94,7 @@ def test_the_command_measures_prints_and_draws(nets, tmp_path, capsys):
     [
         ({0: "nets_of_a_test"}, "module:name"),
         ({0: "nets_of_a_test:nothing"}, "nothing"),
+        ({0: "nets_of_a_test:wide"}, "a call without arguments fails"),
         ({0: "no_such_module:build"}, "no_such_module"),
         ({0: "nets_of_a_test:shift"}, "must give a torch.nn.Module"),
         ({1: "missing.safetensors"}, "missing"),

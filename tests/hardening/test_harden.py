@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -13,6 +14,7 @@ from bayesft import Hardening, LogNormalDrift, evaluate, harden
 from bayesft.hardening import harden as api
 from bayesft.hardening import training
 from bayesft.hardening.harden import Hardened
+from bayesft.hardening.tuning import Study
 from bayesft.settings import Recipe
 from bayesft.training import Diverged
 from tests.hardening.conftest import Centres, Net, data, equal, seeded
@@ -165,8 +167,19 @@ def test_a_file_holds_everything(given, found, tmp_path):
     with pytest.raises(ValueError, match="do not fit"):
         Hardened.load(tmp_path / "h.safetensors", nn.Linear(8, 3))
     evaluate(given, PARTS[1], levels=[0], draws=1, progress=False).save(tmp_path / "r.safetensors")
-    with pytest.raises(ValueError, match="no saved Hardened"):
-        Hardened.load(tmp_path / "r.safetensors", given)
+    save_file(given.state_dict(), tmp_path / "w.safetensors")
+    for name in ("r", "w"):
+        with pytest.raises(ValueError, match="no saved Hardened"):
+            Hardened.load(tmp_path / f"{name}.safetensors", given)
+    with pytest.raises(ValueError, match="there is no such file"):
+        Hardened.load(tmp_path / "typo.safetensors", given)
+
+
+def test_a_search_that_was_interrupted_stays_so_in_a_file(given, found, tmp_path):
+    from dataclasses import replace
+
+    replace(found, study=Study([], True)).save(tmp_path / "h.safetensors")
+    assert Hardened.load(tmp_path / "h.safetensors", given).study.interrupted
 
 
 class Stops(LogNormalDrift):
@@ -297,6 +310,7 @@ ERRORS = {
     "rate": ({"rate": 1.0}, "rate"),
     "rates": ({"rate": {"b": 0.1}}, "rate"),
     "level": ({"level": float("inf")}, "level"),
+    "level of ftt": ({"method": "ftt", "level": "a"}, "level"),
     "draws": ({"draws": 2.5}, "draws"),
     "levels": ({"levels": (0, float("nan"))}, "levels"),
     "device": ({"device": "gpu"}, "device"),
@@ -313,6 +327,9 @@ ERRORS = {
     "search": ({"search": 3}, "search"),
     "search of another name": ({"search": {"space": {"momentum": (0, 1)}}}, "'momentum'"),
     "search with a fault": ({"search": {"fault": LogNormalDrift()}}, "fault"),
+    "a word of search misspelt": ({"search": {"trails": 8}}, "'trails'"),
+    "search with data": ({"search": {"validation": PARTS[1]}}, "'validation'"),
+    "search with a bar": ({"search": {"progress": False}}, "'progress'"),
     "search without budget": ({"search": {"trials": 0}}, "trials"),
     "unknown": ({"sigma": 3}, "sigma"),
 }

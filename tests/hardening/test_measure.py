@@ -570,8 +570,9 @@ def test_an_interruption_keeps_the_complete_draws(net, monkeypatch):
     "name, value",
     [
         ("draws", 2.5), ("draws", 0), ("draws", True), ("seed", 1.5), ("levels", ()), ("levels", (0, float("nan"))),
-        ("levels", (float("inf"),)), ("levels", (-0.1,)), ("levels", "high"), ("device", "gpu9"),
-        ("device", "cuda:77"), ("score", "f1"), ("where", "biases"), ("fault", 3), ("forward", 3), ("calibrate", 3),
+        ("levels", (float("inf"),)), ("levels", (-0.1,)), ("levels", "high"), ("levels", "12"), ("levels", True),
+        ("device", "gpu9"), ("device", "cuda:77"), ("score", "f1"), ("where", "biases"),
+        ("fault", 3), ("forward", 3), ("calibrate", 3),
     ],
 )  # fmt: skip
 def test_arguments_are_checked_before_any_work(net, name, value):
@@ -581,6 +582,12 @@ def test_arguments_are_checked_before_any_work(net, name, value):
     net.forward = forbidden
     with pytest.raises(ValueError, match=name):
         run(net, data(), **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(net):
+    given = np.float32(0.5), np.int64(1)
+    assert run(net, data(), levels=given).levels.tolist() == run(net, data(), levels=(0.5, 1)).levels.tolist()
+    assert run(net, data(), levels=np.linspace(0, 1, 3), draws=np.int64(2)).scores.shape == (3, 2)
 
 
 def test_levels_that_a_fault_does_not_allow(net):
@@ -596,7 +603,6 @@ def test_levels_that_a_fault_does_not_allow(net):
         (lambda x, y: [], "no batch"),
         (lambda x, y: x, "data = Tensor"),
         (lambda x, y: (x,), "lengths"),
-        (lambda x, y: [x[:3], x[3:]][:1] * 1, "lengths"),
         (lambda x, y: [{"x": x}], "forward"),
         (lambda x, y: (x.where(x < 2, torch.nan), y), "NaN"),
         (lambda x, y: [(x, y), (x * torch.nan, y)], "NaN"),

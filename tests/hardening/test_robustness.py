@@ -59,7 +59,11 @@ def test_too_few_to_tell_is_nan():
 def test_saved_numbers_come_back(tmp_path):
     x, y = data()
     result = evaluate(seeded(Net), (x, y), levels=(0, 1.0), draws=3, progress=False)
+    (tmp_path / "r.safetensors").write_text("of before")
     result.save(tmp_path / "r.safetensors")
+    first = (tmp_path / "r.safetensors").read_bytes()
+    result.save(tmp_path / "r.safetensors")
+    assert first == (tmp_path / "r.safetensors").read_bytes()
     back = Robustness.load(tmp_path / "r.safetensors")
     for name in ("levels", "scores", "examples", "not_finite"):
         assert np.array_equal(getattr(back, name), getattr(result, name))
@@ -70,6 +74,9 @@ def test_saved_numbers_come_back(tmp_path):
     save_file({"levels": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no saved Robustness"):
         Robustness.load(tmp_path / "other.safetensors")
+    (tmp_path / "r.safetensors").write_bytes(first[:-9])
+    with pytest.raises(ValueError, match="damaged"):
+        Robustness.load(tmp_path / "r.safetensors")
 
 
 def test_what_is_printed_and_drawn():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bayesft.drift.features import MiBB
 from bayesft.hardening import sensitivity as module
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.sensitivity import sensitivity
@@ -80,6 +81,8 @@ def test_what_is_refused_and_an_interruption(monkeypatch):
     for changes in (dict(level=0), dict(level=float("nan")), dict(levels=(1,)), dict(draws=2.5)):
         with pytest.raises(ValueError, match=next(iter(changes))):
             sensitivity(model, (x, y), progress=False, **changes)
+    with pytest.raises(ValueError, match="needs a fault of parameters"):
+        sensitivity(model, (x, y), fault=MiBB(), progress=False)
     with pytest.raises(ValueError, match="iterator"):
         sensitivity(model, iter([(x, y)]))
     calls, real = [], module.evaluate

@@ -195,6 +195,8 @@ def test_a_storage_belongs_to_one_call(tmp_path, change, name):
         ("fault", "rust"),
         ("initial", 0),
         ("validation", iter([])),
+        ("trails", 8),
+        ("timeout", "an hour"),
     ],
 )
 def test_arguments_are_checked_before_any_training(name, value):
