@@ -30,7 +30,7 @@ from bayesft.fault_tolerance import ROWS as FTT_ROWS
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS
+from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS, range_of
 
 PARAMETERS = Path("params.yaml")
 SCALES = "scales.yaml"  # beside it: the budgets
@@ -123,7 +123,7 @@ class Details(Settings):
     tasks: Annotated[tuple[TaskName, ...], Distinct]
     methods: Annotated[tuple[str, ...], Distinct]
     images: Annotated[tuple[Annotated[StrictInt, Field(ge=2)], ...], Distinct]
-    sigmas: Annotated[tuple[Sigma, ...], Distinct]
+    sigmas: Annotated[tuple[Sigma, ...], Distinct, Field(max_length=5)]  # a curve each, and two more
 
 
 class Calibration(Settings):
@@ -676,6 +676,9 @@ def _contradictions(p: Parameters) -> list[str]:
                 continue
             if task not in p.tasks:
                 wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
+            if studies.sigma_max < range_of(task):
+                wrong.append(f"studies.sigma_max = {studies.sigma_max:g}: must be >= {range_of(task):g}, since {task} is "
+                             "judged up to there")  # fmt: skip
             for name in (*studies.strategies, *studies.options):
                 key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
                 wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])

@@ -51,12 +51,12 @@ def main() -> None:
     tasks = {task: _task(of, task, rows) for task, of in files.items()}
     ablations = {data: _ablation(plan, data) for data in plan["ablation"]}
     factors = {f"ablation-{data}/{factor}": r for data, found in ablations.items() for factor, r in found.items()}
-    studies = {task: _study(plan, task, tasks[task].data) for task in plan["study"]["tasks"]}
+    studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
+    studies = {task: _study(plan, task, of, tasks[task].data) for task, of in studied.items()}
     maps = Boundaries.load(Path("data/boundary.safetensors"))
     judged = judge(CLAIMS, {**tasks, **factors}, plan["budgets"])
     captions = _draw(plan, tasks, ablations, studies, maps, folder / "figures")
     calibrated, chapter = _calibrated(tasks, files), _fault_tolerance(plan)
-    studied = {task: _study_files(plan, task) for task in plan["study"]["tasks"]}
     write_text(folder / "study.json", json.dumps(studied) + "\n")
     contracts = calibration.contracts(calibrated, plan["budgets"])
     tables = {"claims": claims_table(judged), "results": curves_table({**tasks, **factors}),
@@ -135,6 +135,8 @@ def _detections(plan: Item, result: TaskResults, folder: Path) -> str:
     """
     seed = result.seeds[0]
     shown = [row for row in result.rows() if result.shown[row].of.final_training]
+    if not shown:
+        return ""
     files = [RESULTS / row / f"{DETECTION}-{seed}.pictures.safetensors" for row in shown]
     each = [Pictures.load(file) for file in files]
     found = {row: levels for pictures in each for row, levels in pictures.detections.items()}
@@ -212,11 +214,10 @@ def _given(method: str) -> str:
     return f"{load(method).title}, no search"
 
 
-def _study(plan: Item, task: str, data: dict[str, Any]) -> Study:
-    """The study of the search on a task."""
+def _study(plan: Item, task: str, found: Mapping[str, dict], data: dict[str, Any]) -> Study:
+    """The study of the search on a task, from what was found by seed."""
     study = plan["study"]
-    files = {int(seed): {**content, "sigmas": study["sigmas"][task], "data": data}
-             for seed, content in _study_files(plan, task).items()}  # fmt: skip
+    files = {int(seed): {**content, "sigmas": study["sigmas"][task], "data": data} for seed, content in found.items()}
     titles = list(study["strategies"].values()), list(study["options"].values())
     looks = {_given(method): load(method).look for method in study["unsearched"]}
     return Study.gather(files, *titles, study["strategies"][study["reference"]], looks, range_of(task))

@@ -7,6 +7,7 @@
 """
 
 import argparse
+import subprocess
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ def main() -> None:
     if name is None:
         print("runs: " + ", ".join(RUNS))
         return
+    files = [str(PARAMETERS), SCALES]
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *files], check=False).returncode:
+        raise SystemExit(f"{' or '.join(files)} is changed already: `git checkout {' '.join(files)}` first")
     prepare(name, PARAMETERS.parent)
     print(f"{PARAMETERS} and {SCALES} are those of the run {name}. Now: make reproduce")
 

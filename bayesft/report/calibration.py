@@ -30,7 +30,7 @@ CONTRACT = (
     "not ranked among the others."
 )
 Judged = Mapping[str, Sequence[Finding]]
-DETAILS = {"images": "how many images", "layers": "which layers", "calibrated_at": "calibrated once, then drifted on"}
+DETAILS = {"images": "{} images", "layers": "layers: {}", "calibrated_at": "calibrated at σ = {}"}  # names of settings
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,7 @@ def lines(found: Mapping[str, Calibrated]) -> pd.DataFrame:
         for row in of.rows:
             settings = {"none": of.results.accuracy[row], f"{of.images} images": of.results.accuracy[row + MARK]}
             for kind, each in of.details.get(row, {}).items():
-                said = {"images": "{} images", "layers": "layers: {}", "calibrated_at": "calibrated at σ = {}"}[kind]
-                settings |= {said.format(name): values for name, values in each.items()}
+                settings |= {DETAILS[kind].format(name): values for name, values in each.items()}
             for setting, values in settings.items():
                 for (s, i, d), value in np.ndenumerate(values):
                     rows.append((task, row, setting, of.results.seeds[s], d, of.results.sigmas[i], value))

@@ -501,7 +501,7 @@ CAPTIONS = {
     "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch "
     "norm calibrated on each device.",
     "ftt_cells": "The cells that were found. 0 and 1 are the outputs of the two cells before, the others add up what "
-    "their two edges give. sep, dil, rcb: separable, dilated and plain convolutions with their size; max, avg: pooling.",
+    "their two edges give. sep, dil, rcb: separable, dilated and plain convolutions of a size; max, avg: pooling.",
     "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
     "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
 }

@@ -128,6 +128,7 @@ def test_searches_differ_in_what_the_methods_say():
         ("calibration/methods", ["erm", "erm"], "listed twice"),
         ("calibration/details/methods", ["em"], "no row: must be among"),
         ("calibration/details/tasks", ["maskrcnn-pennfudan"], "has no accuracy: leave it out"),
+        ("calibration/details/sigmas", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "at most 5"),
         (
             "scales/quick/all/evaluate",
             {"sigma_step": 0.2, "draws": 6, "calibrated": {"sigma_step": 0.3, "draws": 2}},
@@ -209,6 +210,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(write, key, value, said):
         ([("scales/quick/mnist/evaluate/sigma_step", 0.0001)], "more than 1000 points"),
         ([("studies/reference", "gps")], "studies.reference = 'gps': must be one of"),
         ([("studies/small", ["gps"])], "studies.small: 'gps'"),
+        ([("studies/sigma_max", 1.2)], "studies.sigma_max = 1.2: must be >= 1.5, since mlp-mnist"),
         ([("studies/options/gp", {"title": "x", "search": {}})], "the name is taken"),
         ([("scales/quick/deep/rows", ["erm", "mine"])], "name mine"),
         ([("scales/quick/deep/rows", [])], "rows in scales.quick: preact50-cifar10 needs at least one row"),
