@@ -229,12 +229,13 @@ def _count(panels: Sequence[str]) -> str:
 
 def _best(tasks: Mapping[str, TaskResults]) -> str:
     """Which row has the greatest area in how many panels, of those of the published contract."""
-    best: dict[str, list[str]] = {}
+    best: dict[bool, dict[str, list[str]]] = {False: {}, True: {}}  # whether the panel has few seeds, title, panels
     for task, result in tasks.items():
         top = max(_rankable(result), key=lambda row: known(result.area(row)).mean)
-        best.setdefault(result.title(top), []).append(TASKS[task].panel)
-    said = "; ".join(f"{title} in {_count(panels)}" for title, panels in best.items())
-    return f"The greatest area: {said}."
+        best[len(result.seeds) < FEW].setdefault(result.title(top), []).append(TASKS[task].panel)
+    each = {few: "; ".join(f"{title} in {_count(panels)}" for title, panels in of.items()) for few, of in best.items()}
+    parts = ["The greatest area: ", each[False], "; " * bool(each[False] and each[True])]
+    return "".join([*parts, f"with 1 seed or 2, {each[True]}" * bool(each[True]), "."])
 
 
 def _rankable(result: TaskResults) -> list[str]:

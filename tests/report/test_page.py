@@ -81,6 +81,7 @@ def test_sentences_count_what_the_figures_show(results, ablations, studies):
     seen = what_one_sees({"mlp-mnist": many, "lenet-mnist": few}, ablations(("depth",), ("mnist",)))
     assert "Of 1 panel with 3 seeds or more, BayesFT is above ERM in 1 (a) and below in none" in seen["figure3"]
     assert "With 1 seed or 2, which proves nothing, it is above ERM in 1 of 1 panel." in seen["figure3"]
+    assert re.search(r"The greatest area: [^;]+ in 1 \(a\); with 1 seed or 2, .+ in 1 \(b\)\.", seen["gains"])
     gain = ablations(("depth",), ("mnist",))["mnist"]["depth"].difference("6 layers", "3 layers").mean
     assert f"(c) 6 layers {gain:+.3f}" in seen["figure2"] and "1 seed" in seen["figure2"]
     assert "ahead in 2 of 2 panels, by +0.010" in seen["search"]
