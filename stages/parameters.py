@@ -677,8 +677,7 @@ def _contradictions(p: Parameters) -> list[str]:
             if task not in p.tasks:
                 wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
             if studies.sigma_max < range_of(task):
-                wrong.append(f"studies.sigma_max = {studies.sigma_max:g}: must be >= {range_of(task):g}, to which {task} "
-                             "is judged")  # fmt: skip
+                wrong.append(f"studies.sigma_max = {studies.sigma_max:g}: must be >= {range_of(task):g} for {task}")
             for name in (*studies.strategies, *studies.options):
                 key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
                 wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])

@@ -210,7 +210,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(write, key, value, said):
         ([("scales/quick/mnist/evaluate/sigma_step", 0.0001)], "more than 1000 points"),
         ([("studies/reference", "gps")], "studies.reference = 'gps': must be one of"),
         ([("studies/small", ["gps"])], "studies.small: 'gps'"),
-        ([("studies/sigma_max", 1.2)], "studies.sigma_max = 1.2: must be >= 1.5, to which mlp-mnist"),
+        ([("studies/sigma_max", 1.2)], "studies.sigma_max = 1.2: must be >= 1.5 for mlp-mnist"),
         ([("studies/options/gp", {"title": "x", "search": {}})], "the name is taken"),
         ([("scales/quick/deep/rows", ["erm", "mine"])], "name mine"),
         ([("scales/quick/deep/rows", [])], "rows in scales.quick: preact50-cifar10 needs at least one row"),
