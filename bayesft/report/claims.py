@@ -24,9 +24,8 @@ import pandas as pd
 from scipy.special import stdtr
 
 from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value
-from bayesft.methods import load, names
 from bayesft.report.results import FEW, TaskResults, counted, show
-from bayesft.report.rows import BARE, PUBLISHED
+from bayesft.report.rows import PUBLISHED, called
 from bayesft.tasks import CLASSIFICATION, TASKS, heading
 
 MARGIN = 0.02  # what counts as equal
@@ -57,9 +56,11 @@ class Side:
     times: float = 1.0
 
     def __str__(self) -> str:
-        method = self.row.removesuffix(BARE)
-        title = load(method).title + " without BN" * (method != self.row) if method in names() else self.row
-        return {0.5: "half of "}.get(self.times, "") + title + ("" if self.at is None else f" at σ = {self.at:g}")
+        return (
+            {0.5: "half of "}.get(self.times, "")
+            + called(self.row)
+            + ("" if self.at is None else f" at σ = {self.at:g}")
+        )
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,14 @@ class Chapter:
         searches = {(fault, name): read(f"ftt-search/{fault}-{name}.json") for fault, name in plan["searches"]}
         return cls(plan, networks, searches)
 
+    @classmethod
+    def of(cls, networks: Sequence[Mapping[str, Any]]) -> "Chapter":
+        """The networks of a file that `table` filled."""
+        found: dict[tuple[str, str], dict[int, Any]] = {}
+        for network in networks:
+            found.setdefault((network["fault"], network["row"]), {})[network["seed"]] = network
+        return cls({}, found, {})
+
     def key(self, row: str, trained: str) -> tuple[str, str]:
         """Where a row lies that was trained for a fault, or for any."""
         return ("any" if ROWS[row].alike else trained, row)
@@ -592,8 +600,8 @@ def _accuracy_table(chapter: Chapter) -> str:
         assert size is not None  # it is one of the networks
         parameters, macs = size
         cells = [f"{parameters:,}", f"{macs / 1e6:.2f}", str(len(chapter.networks[trained, row]))]
-        cells += [_shown(chapter.clean(row, fault)), *(_shown(chapter.at(row, fault, under)) for under in faults)]
-        cells += [_shown(chapter.at(row, fault, under, how))
+        cells += [shown(chapter.clean(row, fault)), *(shown(chapter.at(row, fault, under)) for under in faults)]
+        cells += [shown(chapter.at(row, fault, under, how))
                   for under in faults if under != "lognormal" for how in calibrated]  # fmt: skip
         lines.append(f"| {chapter.title((trained, row))} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -613,7 +621,8 @@ def _undertrained(chapter: Chapter) -> list[str]:
     return said
 
 
-def _shown(values: np.ndarray | None) -> str:
+def shown(values: np.ndarray | None) -> str:
+    """The mean of accuracies (seeds, devices) with its interval; "–" where there are none."""
     if values is None:
         return "–"
     return _text(estimate(values))

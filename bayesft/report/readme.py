@@ -4,8 +4,9 @@
     …
     <!-- end -->
 
-holds the verdicts on the claims, each from the first of these reports that ran it. `reports/README.md` lists all
-reports. A test holds that both are what the committed csv files say.
+holds the verdicts on the claims, each from the first of these reports that ran it. "gains" in the place of "claims"
+holds area, gain and area of calibrated copies of every row; "faults" the accuracies of the chapter on fault-tolerant
+training. `reports/README.md` lists all reports. A test holds that all are what the committed files say.
 """
 
 import json
@@ -13,15 +14,22 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from bayesft.evaluation.measures import weights
+from bayesft.evaluation.statistics import estimate
 from bayesft.files import write_text
 from bayesft.report.claims import NOT_RUN, VERDICTS, shown_p
+from bayesft.report.details import markdown
+from bayesft.report.ftt import NAMES, SHORT, Chapter, shown
 from bayesft.report.results import counted, letters
-from bayesft.tasks import TASKS
+from bayesft.report.rows import called
+from bayesft.tasks import TASKS, range_of
 
-BLOCK = re.compile(r"(<!-- claims: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-PAGES = ("README.md", "docs/findings.md")
+BLOCK = re.compile(r"(<!-- (claims|gains|faults): ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "docs/findings.md", "docs/fault-tolerance.md")
+SIDE_BY_SIDE = 2  # tasks of a table
 
 
 def filled(text: str, root: Path) -> str:
@@ -30,9 +38,10 @@ def filled(text: str, root: Path) -> str:
     Raises:
         ValueError: A block names a report that has no claims.csv.
     """
+    blocks = {"claims": claims_block, "gains": gains_block, "faults": faults_block}
 
     def fill(found: re.Match[str]) -> str:
-        return f"{found[1]}{claims_block([root / name for name in found[2].split()], root)}\n{found[4]}"
+        return f"{found[1]}{blocks[found[2]]([root / name for name in found[3].split()], root)}\n{found[5]}"
 
     return BLOCK.sub(fill, text)
 
@@ -69,8 +78,62 @@ def _difference(line: pd.Series) -> str:
         return "–"
     if line.kind in ("ratio", "cost"):
         return f"× {line.difference:.2f}"
-    half = (line.high - line.low) / 2
-    return f"{line.difference:+.3f}" + ("" if pd.isna(half) or half < 1e-9 else f" ± {max(half, 0.001):.3f}")
+    return _shown(line.difference, (line.high - line.low) / 2, "+")
+
+
+def gains_block(reports: Sequence[Path], root: Path) -> str:
+    """Each task of the reports: area with clean accuracy, gain over the baseline, and area of calibrated copies."""
+    columns: dict[str, dict[str, list[str]]] = {}
+    for report in reports:
+        measures = pd.read_csv(report / "measures.csv")
+        calibrated = _calibrated_areas(report)
+        for line in measures[measures.task.isin(list(TASKS))].to_dict("records"):
+            columns.setdefault(line["task"], {})[line["row"]] = [
+                f"{_shown(line['area'], line['area_half_width'])} ({line['clean']:.3f})",
+                "–" if pd.isna(line["gain"]) else _shown(line["gain"], line["gain_half_width"], "+"),
+                calibrated.get((line["task"], line["row"]), "–"),
+            ]
+    tables = []
+    for first in range(0, len(columns), SIDE_BY_SIDE):
+        some = dict(list(columns.items())[first : first + SIDE_BY_SIDE])
+        heads = [f"{TASKS[task].title}: {name}" for task in some for name in ("area (clean)", "gain", "+cal")]
+        rows = list(dict.fromkeys(row for of in some.values() for row in of))
+        cells = [[cell for of in some.values() for cell in of.get(row, ["–"] * 3)] for row in rows]
+        tables.append(markdown(pd.DataFrame(cells, [called(row) for row in rows], heads)))
+    return "\n\n".join(tables)
+
+
+def _calibrated_areas(report: Path) -> dict[tuple[str, str], str]:
+    """The area of calibrated copies by task and row, with its interval over seeds."""
+    images = json.loads((report / "provenance.json").read_text(encoding="utf-8"))["parameters"]["calibration"]["images"]
+    table = pd.read_csv(report / "calibration.csv")
+    table = table[table.setting == f"{images} images"]
+    found = {}
+    for task, row in table[["task", "row"]].drop_duplicates().itertuples(index=False, name=None):
+        lines = table[(table.task == task) & (table.row == row)]
+        curves = lines.pivot_table(index="seed", columns="sigma", values="accuracy")
+        by_level = weights(curves.columns.to_numpy(), min(range_of(task), float(curves.columns[-1])))
+        e = estimate((curves.to_numpy() @ np.asarray(by_level))[:, None])
+        found[task, row] = _shown(e.mean, e.half_width)
+    return found
+
+
+def faults_block(reports: Sequence[Path], root: Path) -> str:
+    """The rows of the chapter on fault-tolerant training that were measured under every fault."""
+    (report,) = reports
+    chapter = Chapter.of(json.loads((report / "figures/ftt.json").read_text(encoding="utf-8"))["networks"])
+    table = {}
+    for trained, row in chapter.under("lognormal"):
+        cells = {"clean": shown(chapter.clean(row, trained))}
+        for under in chapter.faults():
+            cells[NAMES[under]] = shown(chapter.at(row, trained, under))
+            cells[f"{SHORT[under]}, calibrated"] = shown(chapter.at(row, trained, under, "channels"))
+        table[chapter.title((trained, row))] = cells
+    return markdown(pd.DataFrame(table).T)
+
+
+def _shown(mean: float, half: float, sign: str = "") -> str:
+    return f"{mean:{sign}.3f}" + ("" if pd.isna(half) or half < 1e-9 else f" ± {max(half, 0.001):.3f}")
 
 
 def reports_page(folder: Path) -> str:

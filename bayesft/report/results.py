@@ -12,7 +12,7 @@ import pandas as pd
 from bayesft.evaluation.measures import half_level, weights
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.methods import Look
-from bayesft.report.rows import BASELINE, MAIN, OTHER, OWN, SUBJECT, Row
+from bayesft.report.rows import BASELINE, BESIDE, MAIN, OTHER, OWN, SUBJECT, Row
 from bayesft.tasks import TASKS, heading
 
 # What the detection task measures, and the names of that in reports. Its "accuracy" is box_map_50.
@@ -115,7 +115,7 @@ class TaskResults:
 
     def title(self, row: str) -> str:
         """The name of a row in figures and tables."""
-        return self.shown[row].title if row in self.shown else row
+        return self.shown[row].title if row in self.shown else BESIDE.get(row, row)
 
     def look(self, row: str) -> Look:
         """The look of a row's curve."""

@@ -7,12 +7,13 @@ from typing import Any
 
 from matplotlib.colors import to_hex, to_rgb
 
-from bayesft.methods import Look, Method, load
+from bayesft.methods import Look, Method, load, names
 
 BASELINE, SUBJECT, OWN = "erm", "bayesft", "drift_dropout"  # what gains are over, the paper's method, our own
 PUBLISHED = (BASELINE, "ftna", "reram_v", "awp")  # what the paper compares its method with
 MAIN = (*PUBLISHED, SUBJECT, OWN)
 BARE = "-no-norm"  # the end of the names of rows whose network has no normalisation, in params.yaml
+BESIDE = {"erm-programmed": "ERM on the devices of ReRAM-V"}  # networks that a method made beside its own
 OTHER = Look("#6b6b00", "-", ".")  # of what is no row
 # Dashes and markers of rows that a report has besides a method's plain one. Their colour is the method's, darker.
 VARIANTS = (((0, (4, 1, 1, 1)), "<"), ((0, (1, 1)), ">"), ((0, (7, 2)), "d"), ((0, (3, 1, 1, 1, 1, 1)), "8"))
@@ -58,6 +59,14 @@ class Row:
         hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(look.colour))
         colour = to_hex(colorsys.hls_to_rgb((hue - 0.11) % 1, 0.6 * light, saturation))
         return Look(colour, *VARIANTS[(self.variant - 1) % len(VARIANTS)])
+
+
+def called(name: str) -> str:
+    """What a row of params.yaml, or a network beside one, is called where its settings are not at hand."""
+    if name in BESIDE:
+        return BESIDE[name]
+    method = name.removesuffix(BARE)
+    return load(method).title + " without BN" * (method != name) if method in names() else name
 
 
 def rows_of(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:

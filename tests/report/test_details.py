@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bayesft.report.details import details
+from bayesft.report.rows import BESIDE
 from bayesft.report.results import METRICS, show
 from bayesft.tasks import DETECTION, TASKS, heading
 from tests.report.shown import ROWS, gather
@@ -226,10 +227,10 @@ def test_the_study_has_its_table_under_its_figure(results, studies):
 def test_devices_have_a_table_where_there_are_devices(whole, results):
     table = tables(whole)[4]
     assert table[0][1:] == ["σ = 0", "area", "devices"]
-    assert [line[0] for line in table[2:]] == ["ERM", "erm-programmed", "ReRAM-V"]
+    assert [line[0] for line in table[2:]] == ["ERM", BESIDE["erm-programmed"], "ReRAM-V"]
     bare = results().at("erm-programmed", 0.0)
     expected = said(bare)
-    assert cells_of(table, "erm-programmed")["σ = 0"] == expected
+    assert cells_of(table, BESIDE["erm-programmed"])["σ = 0"] == expected
     without = details("t", NOTE, {"mlp-mnist": results(rows=["erm", "bayesft"])}, {})
     assert "programming error" not in without and len(tables(without)) == 3
 

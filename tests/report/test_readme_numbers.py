@@ -12,8 +12,9 @@ from scipy import stats
 from bayesft.report.claims import CLAIMS, claims_table, judge
 from bayesft.report.ftt import CLAIMS as CHAPTER
 from bayesft.report.ftt import Measure
-from bayesft.report.readme import BLOCK, PAGES, filled, reports_page
+from bayesft.report.readme import BLOCK, PAGES, filled, gains_block, reports_page
 from bayesft.report.results import accuracies_table, measures_table
+from bayesft.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/claims.csv"))
@@ -165,7 +166,25 @@ def made_anew() -> bool:
 def test_pages_say_what_the_reports_say(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert text == filled(text, ROOT), "run make readme"
-    assert len(BLOCK.findall(text)) == text.count("<!-- claims:"), "a block has no end"
+    assert len(BLOCK.findall(text)) == text.count("<!-- end -->"), "a block has no end"
+
+
+@pytest.mark.parametrize("folder", [f for f in REPORTS if (f / "figures/figure3.png").exists()], ids=lambda f: f.name)
+def test_a_block_of_gains_has_the_area_of_calibrated_copies(folder):
+    table = [line.split("|")[1:-1] for line in gains_block([folder], ROOT).splitlines() if line.startswith("|")]
+    column = next(i for i, name in enumerate(table[0]) if name.endswith("+cal "))
+    task = next(name for name, of in TASKS.items() if of.title in table[0][column])
+    raw = pd.read_csv(folder / "calibration.csv")
+    raw = raw[(raw.task == task) & (raw.row == "erm") & (raw.setting == "128 images")]
+    curves = raw.groupby(["seed", "sigma"]).accuracy.mean().unstack()
+    end = min(END[task.rpartition("-")[2]], curves.columns[-1])
+    inside = curves.loc[:, curves.columns <= end + 1e-9]
+    areas = np.trapezoid(inside, inside.columns, axis=1) / end
+    cell = next(line[column] for line in table if line[0].strip() == "ERM")
+    assert cell.split()[0] == f"{areas.mean():.3f}"
+    if len(areas) > 1:
+        half = stats.t.ppf(0.975, len(areas) - 1) * areas.std(ddof=1) / len(areas) ** 0.5
+        assert cell.split()[2] == f"{half:.3f}"
 
 
 @pytest.mark.skipif(made_anew(), reason="a run has made reports anew: make readme, and commit both")
