@@ -1,4 +1,4 @@
-"""The runs on real data whose reports are committed: `runs.yaml` has what each changes of the parameters.
+"""The runs on real data: `runs.yaml` has what each changes of the parameters.
 
     python -m studies.runs            names them
     python -m studies.runs cifar10    changes params.yaml and scales.yaml; then `make reproduce`
@@ -22,7 +22,7 @@ RUNS = {name: run for name, run in read(Path(__file__).with_name("runs.yaml")).i
 
 def main() -> None:
     """Change the parameters to those of a run."""
-    parser = argparse.ArgumentParser(description="Change the parameters to those of a run whose report is committed.")
+    parser = argparse.ArgumentParser(description="Change the parameters to those of a run on real data.")
     parser.add_argument("run", nargs="?", choices=list(RUNS))
     name = parser.parse_args().run
     if name is None:

@@ -144,14 +144,25 @@ def reports_page(folder: Path) -> str:
         if "code" not in about or not (file.parent / "claims.csv").is_file():
             continue  # of an older state of the code
         name, parameters = file.parent.name, about["parameters"]
-        seeds = sorted({seed for of in about["seeds"].values() for seed in of})
-        panels = letters(TASKS[task].panel for task in about["seeds"] if task in TASKS)
-        parts = ", ".join(filter(None, (panels, "FTT-NAS" * ("ftt" in about["seeds"]))))
+        by_seeds: dict[str, list[str]] = {}
+        for part, seeds in about["seeds"].items():
+            by_seeds.setdefault(", ".join(map(str, seeds)), []).append(
+                TASKS[part].panel if part in TASKS else "FTT-NAS"
+            )
+        parts = "; ".join(f"{letters(panels)}: {seeds}" for seeds, panels in by_seeds.items())
         lines.append(f"| [{name}]({name}/README.md) | {parameters['data']['source']} | {parameters['scale']} | "
-                     f"{parts} | {', '.join(map(str, seeds))} | {about['machine']['processor']} | "
+                     f"{parts} | {about['machine']['processor']} | "
                      f"{about['code'][:8]} |")  # fmt: skip
-    head = ["| report | data | scale | panels | seeds | processor | code |", "|---|---|---|---|---|---|---|"]
-    text = ["# Reports", "", "Each is what `dvc repro` made of one state of the code.", "", *head, *lines]
+    head = ["| report | data | scale | panels: seeds | processor | code |", "|---|---|---|---|---|---|"]
+    said = "Each is what `dvc repro` made of one state of the code. The last column is the fingerprint of that code."
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    older = [name for name in folders if not any(f"[{name}]" in line for line in lines)]
+    text = ["# Reports", "", said, "", *head, *lines]
+    if older:
+        text += [
+            "",
+            f"Of older states of the code, with other measures: {', '.join(f'[{n}]({n}/README.md)' for n in older)}.",
+        ]
     return "\n".join(text) + "\n"
 
 

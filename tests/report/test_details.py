@@ -6,8 +6,8 @@ import re
 import pytest
 
 from bayesft.report.details import details
-from bayesft.report.rows import BESIDE
 from bayesft.report.results import METRICS, show
+from bayesft.report.rows import BESIDE
 from bayesft.tasks import DETECTION, TASKS, heading
 from tests.report.shown import ROWS, gather
 
