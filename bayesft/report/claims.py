@@ -217,14 +217,25 @@ def judge(
         budgets: What each task was given. Tasks that are compared with one another must have the same.
     """
     found = [_compare(claim, of, results, budgets or {}) for claim in claims for of in claim.comparisons]
-    corrected = holm([finding.p for finding in found])
     judged: dict[str, list[Finding]] = {claim.number: [] for claim in claims}
-    for finding, p in zip(found, corrected, strict=True):
-        verdict = finding.verdict  # what the sign says, were it certain
-        if verdict in (SUPPORTED, CONTRADICTED) and finding.comparison.kind != "cost" and not p < LEVEL:
-            verdict = INCONCLUSIVE
-        judged[finding.claim.number].append(replace(finding, verdict=verdict, corrected=float(p)))
+    for finding, (verdict, p) in zip(found, after_holm([(f.verdict, f.p) for f in found]), strict=True):
+        judged[finding.claim.number].append(replace(finding, verdict=verdict, corrected=p))
     return judged
+
+
+def by_sign(supported: bool, seeds: int) -> tuple[str, str]:
+    """What a comparison says were its sign certain: the verdict, and why there is none with fewer than 3 seeds."""
+    return (SUPPORTED if supported else CONTRADICTED, "") if seeds >= FEW else (INCONCLUSIVE, counted(seeds, "seed"))
+
+
+def after_holm(family: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The verdicts of a family of comparisons, with p after Holm's correction: an uncertain sign decides nothing.
+
+    Args:
+        family: The verdict by sign, and p, of each. NaN: it was not tested, or is counted; the verdict stays.
+    """
+    corrected = holm([p for _, p in family]).tolist()
+    return [(INCONCLUSIVE if p >= LEVEL else said, p) for (said, _), p in zip(family, corrected, strict=True)]
 
 
 def worst(verdicts: Iterable[str]) -> str:
@@ -350,18 +361,11 @@ def _compare(
     if len(apart) == 1:
         e = Estimate(e.mean, float("nan"), "seeds", 1)
     if comparison.kind == "equal":
-        close = abs(e.mean) < MARGIN
-        side, p = (SUPPORTED if close else CONTRADICTED), _p_of_margin(apart)
+        supported, p = abs(e.mean) < MARGIN, _p_of_margin(apart)
     else:
-        side, p = (SUPPORTED if e.mean > 0 else CONTRADICTED), p_value(apart)
-    return _decided(replace(found, difference=e), side, p, len(common))
-
-
-def _decided(finding: Finding, side: str, p: float, count: int) -> Finding:
-    """With fewer than 3 seeds nothing is decided, and the number of seeds is said."""
-    if count < FEW:
-        return replace(finding, verdict=INCONCLUSIVE, why=counted(count, "seed"))
-    return replace(finding, verdict=side, p=p)
+        supported, p = e.mean > 0, p_value(apart)
+    verdict, why = by_sign(supported, len(common))
+    return replace(found, verdict=verdict, difference=e, p=np.nan if why else p, why=why)
 
 
 def _p_of_margin(apart: np.ndarray) -> float:
@@ -427,8 +431,8 @@ def _ratio(missing: Finding, places: Sequence[str], results: Mapping[str, TaskRe
     fewer = errors[1] / errors[0] if errors[0] else math.inf
     why = f"greatest ratio: {_name(place)} at σ = {result.sigmas[level]:g}; there {fewer:.2f} times fewer errors"
     count = len(gains) if reached else min(len(apart) for apart, *_ in points)
-    found = replace(missing, difference=e, seeds=count)
-    return replace(_decided(found, SUPPORTED if reached else CONTRADICTED, p, count), why=why)
+    verdict, few = by_sign(reached, count)
+    return replace(missing, verdict=verdict, difference=e, p=np.nan if few else p, seeds=count, why=why)
 
 
 def _cost(missing: Finding, places: Sequence[str], results: Mapping[str, TaskResults]) -> Finding:

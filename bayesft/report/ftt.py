@@ -24,13 +24,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bayesft.evaluation.devices import CALIBRATIONS
-from bayesft.evaluation.statistics import Estimate, estimate, holm, p_value, paired
+from bayesft.evaluation.statistics import Estimate, estimate, p_value, paired
 from bayesft.fault_tolerance import CHANNELS, COEFFICIENTS, ROWS
 from bayesft.methods import Look
 from bayesft.models.cells import KINDS, Architecture, CellPlan
-from bayesft.report.claims import CONTRADICTED, INCONCLUSIVE, LEVEL, MARGIN, MORE_COST, NOT_RUN, SUPPORTED, worst
+from bayesft.report.claims import CONTRADICTED, LEVEL, MARGIN, MORE_COST, NOT_RUN, SUPPORTED, after_holm, by_sign, worst
 from bayesft.report.details import markdown
-from bayesft.report.results import FEW, counted, known
+from bayesft.report.results import FEW, counted
 from bayesft.report.style import COLUMN, PAGE, curve, save, titled
 from bayesft.tasks import STAND_INS
 
@@ -243,8 +243,8 @@ class Finding:
 def findings(chapter: Chapter) -> list[Finding]:
     """The verdict of every comparison of every claim."""
     found = [_look(chapter, claim, comparison) for claim in CLAIMS for comparison in claim.comparisons]
-    corrected = holm([each.p for each in found])
-    return [_decided(each, float(p)) for each, p in zip(found, corrected, strict=True)]
+    judged = after_holm([(each.verdict, each.p) for each in found])
+    return [replace(each, verdict=said, corrected=p) for each, (said, p) in zip(found, judged, strict=True)]
 
 
 def verdict(of: Sequence[Finding]) -> str:
@@ -259,7 +259,8 @@ def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
         slopes = _slopes(chapter, first, comparison.over)
         if slopes is None:
             return Finding(claim, comparison, NOT_RUN, why="fewer than three cells of this run have been trained")
-        return Finding(claim, comparison, INCONCLUSIVE, estimate(slopes), _p(slopes), seeds=len(slopes))
+        said, why = by_sign(True, len(slopes))
+        return Finding(claim, comparison, said, estimate(slopes), _p(slopes), seeds=len(slopes), why=why)
     if kind == "size":
         one_size, other_size = (chapter.size(side.row, side.trained) for side in (first, second))
         if one_size is None or other_size is None:
@@ -273,26 +274,14 @@ def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
     seeds = min(len(one), len(other))
     one, other = one[:seeds], other[:seeds]
     above = MARGIN if kind == "at least" else 0.0
-    return Finding(claim, comparison, INCONCLUSIVE, paired(one, other), _p(one - other + above), seeds=seeds)
+    d = paired(one, other)
+    said, why = by_sign(d.mean + above > 0, seeds)
+    return Finding(claim, comparison, said, d, _p(one - other + above), seeds=seeds, why=why)
 
 
 def _p(values: np.ndarray) -> float:
     """The p of a mean over seeds (seeds, devices); NaN with few of them: draws of one network say nothing of others."""
     return p_value(values.mean(1)) if len(values) >= FEW else float("nan")
-
-
-def _decided(found: Finding, corrected: float) -> Finding:
-    """The finding with its corrected p, and with a verdict where that allows one."""
-    found = replace(found, corrected=corrected)
-    if found.verdict != INCONCLUSIVE:
-        return found
-    if found.seeds < FEW:
-        return replace(found, why=counted(found.seeds, "seed"))
-    if not corrected < LEVEL:
-        return found
-    above = MARGIN if found.comparison.kind == "at least" else 0.0
-    supported = found.comparison.kind == "slope" or known(found.difference).mean + above > 0
-    return replace(found, verdict=SUPPORTED if supported else CONTRADICTED)
 
 
 def _slopes(chapter: Chapter, measure: Measure, over: str) -> np.ndarray | None:
