@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.report.claims import NOT_RUN, UNDER_CALIBRATION, Finding, claims_table, judge, shown_difference, verdict
 from bayesft.report.details import markdown
-from bayesft.report.results import TaskResults, known, show
-from bayesft.report.style import VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
+from bayesft.report.results import TaskResults, counted, known, show
+from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
 from bayesft.tasks import TASKS
 
 MARK = "+cal"
@@ -89,6 +89,10 @@ class Calibrated:
         """The mean accuracy of a row's calibrated copies minus that of the same copies without, paired."""
         return known(self.results.difference(row + MARK, row))
 
+    def clear(self, row: str) -> bool:
+        """Whether the 95 % interval of a row's gain lies above 0."""
+        return self.gain(row).low > 0
+
     def mean(self, values: np.ndarray) -> Estimate:
         """The mean accuracy over the range of σ of `values` (seeds, σ, draws)."""
         return known(replace(self.results, accuracy={"": values}, about={"": [{}]}).area(""))
@@ -149,12 +153,13 @@ def section(found: Mapping[str, Calibrated], judged: Sequence[Judged], folder: P
     if not found:
         return ""
     gains = [of.gain(row) for of in found.values() for row in of.rows]
-    better = sum(e.low > 0 for e in gains)
+    better = sum(of.clear(row) for of in found.values() for row in of.rows)
     parts = [
         "## Another contract: every device calibrated",
         "![Calibration](figures/calibration.png)",
-        f"Calibration adds {np.mean([e.mean for e in gains]):+.3f} on average over {len(gains)} rows of {len(found)} "
-        f"panels; {better} of the paired 95 % intervals lie above 0. {figure_calibration(found, folder)}",
+        f"Calibration adds {np.mean([e.mean for e in gains]):+.3f} on average over {counted(len(gains), 'row')} of "
+        f"{counted(len(found), 'panel')}; {better} of the paired 95 % intervals lie above 0. "
+        f"{figure_calibration(found, folder)}",
         *_contracts(judged),
     ]
     if asked := {task: of for task, of in found.items() if of.details}:
@@ -163,47 +168,46 @@ def section(found: Mapping[str, Calibrated], judged: Sequence[Judged], folder: P
 
 
 def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
-    """Each task, two panels: the mean accuracy of every row without and with calibration, and the paired gain.
+    """A panel a task: the mean accuracy of every row without and with calibration, joined by a line.
 
     Returns the caption.
     """
-    columns = 4 if len(found) > 2 else 2  # two tasks stand below one another: a page is narrow
-    lines = -(-2 * len(found) // columns)
-    most = max(len(of.rows) for of in found.values())
+    columns = min(5, len(found))
+    lines = -(-len(found) // columns)
+    titles = {of.results.title(row): of.results.look(row).colour for of in found.values() for row in of.rows}
+    places = {title: -place for place, title in enumerate(titles)}
+    means = [known(of.results.area(row)).mean for of in found.values() for row in of.rows]
+    least = max(0.0, np.floor(10 * min(means) - 0.5) / 10)
+    width = PAGE if columns > 1 else COLUMN
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.4 * columns, lines * (1.1 + 0.21 * most)), squeeze=False, layout="constrained"
-    )
-    pairs = axes.reshape(-1, 2)
-    for left, right in pairs[len(found) :]:
-        left.remove()
-        right.remove()
-    for (left, right), (task, of) in zip(pairs, found.items(), strict=False):
+        lines, columns, figsize=(width, 0.7 + lines * (1.1 + 0.14 * len(titles))), squeeze=False, sharex=True,
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    for ax in axes.flat[len(found) :]:
+        ax.remove()
+    for ax, (task, of) in zip(axes.flat, found.items(), strict=False):
         result = of.results
-        for place, row in enumerate(reversed(of.rows)):
+        for row in of.rows:
+            place, colour = places[result.title(row)], result.look(row).colour
             without, with_it = known(result.area(row)), known(result.area(row + MARK))
-            colour = result.look(row).colour
-            left.plot([without.mean, with_it.mean], [place, place], color=colour, lw=1, alpha=0.6)
+            ax.plot([without.mean, with_it.mean], [place] * 2, color=colour, lw=1.5, ls="-" if of.clear(row) else ":")
             for e, face in ((without, "white"), (with_it, colour)):
-                left.errorbar(e.mean, place, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=5, capsize=2)
-            gain = of.gain(row)
-            right.errorbar(gain.mean, place, xerr=_half(gain), color=colour, marker="o", ls="", ms=5, capsize=2)
-        left.set_yticks(range(len(of.rows)), [result.title(row) for row in reversed(of.rows)], fontsize=7)
-        right.set_yticks(range(len(of.rows)), [])
-        for ax in (left, right):
-            ax.set_ylim(-0.6, len(of.rows) - 0.4)
-        right.axvline(0, color="0.4", lw=1)
-        left.set_xlabel(f"mean {TASKS[task].metric}, {of.range}")
-        right.set_xlabel("gain by calibration, paired")
-        left.set_xlim(max(left.get_xlim()[0], 0), min(left.get_xlim()[1], 1))
-        seeds = result.intervals()
-        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", seeds, f"{of.images} images calibrate a device")
+                ax.errorbar(e.mean, place, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=3.5, lw=0.6)
+        ax.set(yticks=list(places.values()), ylim=(0.6 - len(places), 0.6), xlim=(least, 1), xlabel=TASKS[task].metric)
+        ax.set_yticklabels(list(places), fontsize=6.5)
+        ax.xaxis.set_tick_params(labelbottom=True)
+        name, _, data = result.heading(task).partition(", ")
+        titled(ax, f"({TASKS[task].panel})", name, data, of.range, counted(len(result.seeds), "seed"))
     handles = [
-        Line2D([], [], color="black", ls="", marker="o", mfc="white", label="without calibration"),
-        Line2D([], [], color="black", ls="", marker="o", label=f"each device calibrated ({MARK})"),
+        Line2D([], [], color="black", ls="", marker="o", ms=3.5, mfc="white", label="without calibration"),
+        Line2D([], [], color="black", ls="", marker="o", ms=3.5, label=f"each device calibrated ({MARK})"),
+        Line2D([], [], color="black", lw=1.5, label="the interval of the gain is above 0"),
+        Line2D([], [], color="black", lw=1.5, ls=":", label="it holds 0, or there is none"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 if columns > 1 else 1, fontsize=7)
     save(figure, folder, "calibration")
-    return CONTRACT
+    images = ", ".join(dict.fromkeys(str(of.images) for of in found.values()))
+    return f"Mean over σ, bars: 95 % intervals; {images} images calibrate a device. {CONTRACT}"
 
 
 def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:

@@ -59,7 +59,7 @@ def test_every_number_is_published(found):
 
 def test_the_page_and_the_figures_say_that_it_is_another_contract(found, tmp_path):
     said = calibration.section(found, calibration.contracts(found, {}), tmp_path)
-    assert "another contract" in said and "+0.035 on average over 2 rows of 1 panels; 2 of" in said
+    assert "another contract" in said and "+0.035 on average over 2 rows of 1 panel; 2 of" in said
     assert len(said.encode()) < 1500  # the page is short
     assert {path.name for path in tmp_path.glob("*.p*")} == {
         f"{name}.{suffix}" for name in ("calibration", "calibration-details") for suffix in ("png", "pdf")
