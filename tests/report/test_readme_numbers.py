@@ -200,6 +200,9 @@ def test_a_block_of_gains_has_the_area_of_calibrated_copies(folder):
     column = next(i for i, name in enumerate(table[0]) if name.endswith("+cal "))
     task = next(name for name, of in TASKS.items() if of.title in table[0][column])
     raw = pd.read_csv(folder / "calibration.csv")
+    if raw.empty:  # the run calibrated nothing
+        assert {line[column].strip() for line in table if line[0].strip() == "ERM"} == {"–"}
+        return
     raw = raw[(raw.task == task) & (raw.row == "erm") & (raw.setting == "128 images")]
     curves = raw.groupby(["seed", "sigma"]).accuracy.mean().unstack()
     end = min(END[task.rpartition("-")[2]], curves.columns[-1])

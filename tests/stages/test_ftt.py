@@ -150,11 +150,11 @@ def test_the_chapter_is_drawn_and_told(workspace, tmp_path):
         planned, lambda name: json.loads((Path("data/results") / name).read_text(encoding="utf-8"))
     )
     face = ftt.section(chapter, tmp_path)
-    assert "Search ftt-nas under stuck cells (adSAF): two shared networks: Spearman's ρ" in face
+    assert "FTT-NAS under stuck cells (adSAF): two shared networks: Spearman's ρ" in face
     drawn = ("ftt_faults", "ftt_cells", "ftt_ranks", "ftt_gains")
     assert all((tmp_path / f"{name}.{kind}").stat().st_size > 5_000 for name in drawn for kind in ("png", "pdf"))
     page = ftt.tables(chapter, tmp_path)
-    assert "inconclusive (too few seeds)" in page and "**F1**" in page and "noise" in page
+    assert "inconclusive (1 seed)" in page and "**F1**" in page and "noise" in page
     for paper in ("86.2", "69.6"):
         assert all("paper, other scale" in line for line in page.splitlines() if paper in line)
     assert {claim["verdict"] for claim in ftt.table(chapter)["claims"].values()} <= {
