@@ -227,13 +227,15 @@ def _provenance(
     stage: Stage, plan: Item, tasks: Mapping[str, TaskResults], chapter: ftt.Chapter | None
 ) -> dict[str, Any]:
     """What the numbers were made from. A commit can't name itself, so the code is named by its fingerprint."""
-    of_chapter = {"ftt": chapter} if chapter else {}
+    data = {task: result.data for task, result in tasks.items()}
+    seeds = {task: list(result.seeds) for task, result in tasks.items()}
+    if chapter:
+        data["ftt"], seeds["ftt"] = dict(chapter.data()), chapter.seeds()
     return {
         "parameters": plan["parameters"],
         "budgets": plan["budgets"],
-        "data": {task: result.data for task, result in tasks.items()} | {k: of.data() for k, of in of_chapter.items()},
-        "seeds": {task: list(result.seeds) for task, result in tasks.items()}
-        | {k: of.seeds() for k, of in of_chapter.items()},
+        "data": data,
+        "seeds": seeds,
         "code": plan["code"],
         "machine": {**stage.machine, "architecture": platform.machine(), "processor": _processor()},
         "versions": {name: version(name) for name in VERSIONS},

@@ -66,6 +66,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def check_level(level: Any) -> None:
+    """`level` is a fault level."""
+    if not is_number(level) or level < 0:
+        raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
+
+
 def whole_number(name: str, value: Any, least: int | None) -> int:
     """`value` as an int of at least `least`."""
     try:

@@ -25,13 +25,13 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, mapped, parted
 from bayesft.hardening.checks import (
     check_fault,
+    check_level,
     check_memory,
     check_model,
     check_names,
     check_no_nan,
     checked_device,
     first_pass,
-    is_number,
     whole_number,
 )  # fmt: skip
 from bayesft.hardening.comparison import Comparison
@@ -226,8 +226,7 @@ def harden(
     """
     seed = whole_number("seed", seed, None)
     check_fault(fault)
-    if not is_number(level) or level < 0:
-        raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
+    check_level(level)
     if method not in ("drift_dropout", "ftt"):
         raise ValueError(f"method = {method!r}: must be drift_dropout or ftt")
     scratch = not isinstance(model, nn.Module)

@@ -12,7 +12,15 @@ from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
-from bayesft.hardening.checks import check_fault, check_memory, check_model, check_where, is_number, whole_number
+from bayesft.hardening.checks import (
+    check_fault,
+    check_level,
+    check_memory,
+    check_model,
+    check_where,
+    is_number,
+    whole_number,
+)
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
 from bayesft.hardening.sites import Place, Sites, call_with, places_of, sites_of
 from bayesft.hardening.state import own_random, seed_all, unchanged
@@ -79,8 +87,7 @@ class Hardening:
         check_model(model)
         check_fault(fault)
         check_where(fault, where)
-        if not is_number(level) or level < 0:
-            raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
+        check_level(level)
         if not is_number(rise) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
         if not is_number(alpha) or not 0 <= alpha <= 1:

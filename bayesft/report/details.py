@@ -197,8 +197,7 @@ def _epochs_table(result: TaskResults) -> str:
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
         cells = {"final training": f"{round(final, 1):g}", "before or after it": f"{round(extra, 1):g}"}
         cells["all"] = f"{round(final + extra, 1):g}"
-        own = final + sum(a.get("epochs_search", 0) for a in about) / len(about)
-        passes = final + extra + own * ((method.passes if method else 1) - 1)
+        passes = final + extra + result.epochs(row) * ((method.passes if method else 1) - 1)
         cells["passes"] = f"{round(passes, 1):g}"
         table[result.title(row)] = cells
     return markdown(pd.DataFrame(table).T)

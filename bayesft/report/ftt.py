@@ -12,6 +12,7 @@ A comparison is inconclusive otherwise, and with fewer than 3 seeds; it was not 
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,6 +173,9 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     paper: str = ""
 
+    def __str__(self) -> str:
+        return self.said + (f"; {self.paper}" if self.paper else "")
+
 
 def _greater(first: tuple[str, ...], *seconds: tuple[str, ...], kind: str = "greater") -> tuple[Comparison, ...]:
     return tuple(Comparison(Measure(*first), Measure(*second), kind) for second in seconds)
@@ -245,6 +249,11 @@ def findings(chapter: Chapter) -> list[Finding]:
     found = [_look(chapter, claim, comparison) for claim in CLAIMS for comparison in claim.comparisons]
     judged = after_holm([(each.verdict, each.p) for each in found])
     return [replace(each, verdict=said, corrected=p) for each, (said, p) in zip(found, judged, strict=True)]
+
+
+def by_claim(found: Sequence[Finding]) -> list[tuple[Claim, list[Finding]]]:
+    """Each claim with its findings."""
+    return [(claim, [each for each in found if each.claim is claim]) for claim in CLAIMS]
 
 
 def verdict(of: Sequence[Finding]) -> str:
@@ -509,7 +518,7 @@ def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
     pictures = draw(chapter, folder)
     data = chapter.data()
     found = findings(chapter)
-    of = [verdict([each for each in found if each.claim is claim]) for claim in CLAIMS]
+    of = [verdict(own) for _, own in by_claim(found)]
     counts = ", ".join(f"{of.count(name)} {name}" for name in dict.fromkeys(of))
     return "\n\n".join([
         "## Fault-tolerant training and architecture search (FTT-NAS)",
@@ -527,14 +536,10 @@ def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
 def _verdicts(found: Sequence[Finding]) -> str:
     """A line a claim: its verdict, and how many of its comparisons came out how."""
     lines = {}
-    for claim in CLAIMS:
-        own = [each.verdict for each in found if each.claim is claim]
-        said = verdict([each for each in found if each.claim is claim])
-        parts = ", ".join(f"{own.count(each)} {each}" for each in dict.fromkeys(own))
-        lines[claim.number] = {
-            "claim": f"{claim.said}{f'; {claim.paper}' if claim.paper else ''}", "verdict": f"**{said}**",
-            "comparisons": parts,
-        }  # fmt: skip
+    for claim, own in by_claim(found):
+        each = Counter(finding.verdict for finding in own)
+        parts = ", ".join(f"{count} {name}" for name, count in each.items())
+        lines[claim.number] = {"claim": str(claim), "verdict": f"**{verdict(own)}**", "comparisons": parts}
     return markdown(pd.DataFrame(lines).T)
 
 
@@ -625,18 +630,14 @@ def _text(e: Estimate, sign: str = "") -> str:
 
 def _claims_table(chapter: Chapter) -> str:
     lines = ["| | claim | verdict | comparison | difference | p (Holm) | seeds |", "|---" * 7 + "|"]
-    found = findings(chapter)
-    for claim in CLAIMS:
-        own = [each for each in found if each.claim is claim]
-        said = f"{claim.said}{f'; {claim.paper}' if claim.paper else ''}"
-        lines.append(f"| **{claim.number}** | {said} | **{verdict(own)}** | | | | |")
+    for claim, own in by_claim(findings(chapter)):
+        lines.append(f"| **{claim.number}** | {claim} | **{verdict(own)}** | | | | |")
         for each in (each for each in own if each.verdict != NOT_RUN):
             d = each.difference
-            shown = "–" if d is None else f"{d.mean:.2f} ×" if each.comparison.kind == "size" else (
-                _text(d, "+"))  # fmt: skip
+            found = "–" if d is None else f"{d.mean:.2f} ×" if each.comparison.kind == "size" else _text(d, "+")
             p = "–" if math.isnan(each.corrected) else f"{each.corrected:.2g}"
             why = f" ({each.why})" if each.why else ""
-            lines.append(f"| | | {each.verdict}{why} | {each.comparison} | {shown} | {p} | {each.seeds or '–'} |")
+            lines.append(f"| | | {each.verdict}{why} | {each.comparison} | {found} | {p} | {each.seeds or '–'} |")
         missing = [each.why for each in own if each.verdict == NOT_RUN]
         if missing:
             lines.append(f"| | | {NOT_RUN} | {len(missing)} of {len(own)} comparisons: {missing[0]} | – | – | – |")
@@ -648,14 +649,14 @@ def table(chapter: Chapter) -> dict[str, Any]:
     return {
         "claims": {claim.number: {
             "said": claim.said,
-            "verdict": verdict([each for each in found if each.claim is claim]),
+            "verdict": verdict(own),
             "comparisons": [
                 {"comparison": str(each.comparison), "verdict": each.verdict, "why": each.why, "seeds": each.seeds,
                  "difference": each.difference and [each.difference.mean, _number(each.difference.half_width)],
                  "p": _number(each.p), "corrected": _number(each.corrected)}
-                for each in found if each.claim is claim
+                for each in own
             ],
-        } for found in [findings(chapter)] for claim in CLAIMS},
+        } for claim, own in by_claim(findings(chapter))},
         "searches": {f"{fault}-{search}": dict(content) for (fault, search), content in chapter.searches.items()},
         "networks": [dict(of) for seeds in chapter.networks.values() for of in seeds.values()],
     }  # fmt: skip

@@ -115,7 +115,7 @@ def tables_section(tasks: Mapping[str, TaskResults], note: str) -> str:
 
 def middle(result: TaskResults) -> float:
     """The level of the grid nearest to half of the range that is judged."""
-    return float(result.sigmas[np.abs(result.sigmas - result.measured_to / 2).argmin()])
+    return result.nearest(result.measured_to / 2)
 
 
 def _small_table(result: TaskResults) -> pd.DataFrame:
@@ -229,13 +229,18 @@ def _count(panels: Sequence[str]) -> str:
 
 def _best(tasks: Mapping[str, TaskResults]) -> str:
     """Which row has the greatest area in how many panels, of those of the published contract."""
-    best: dict[bool, dict[str, list[str]]] = {False: {}, True: {}}  # whether the panel has few seeds, title, panels
+    many = _tops({task: r for task, r in tasks.items() if len(r.seeds) >= FEW})
+    few = _tops({task: r for task, r in tasks.items() if len(r.seeds) < FEW})
+    return f"The greatest area: {'; '.join(filter(None, (many, few and f'with 1 seed or 2, {few}')))}."
+
+
+def _tops(tasks: Mapping[str, TaskResults]) -> str:
+    """The row with the greatest area of each panel, the panels of one row together."""
+    best: dict[str, list[str]] = {}
     for task, result in tasks.items():
         top = max(_rankable(result), key=lambda row: known(result.area(row)).mean)
-        best[len(result.seeds) < FEW].setdefault(result.title(top), []).append(TASKS[task].panel)
-    each = {few: "; ".join(f"{title} in {_count(panels)}" for title, panels in of.items()) for few, of in best.items()}
-    parts = ["The greatest area: ", each[False], "; " * bool(each[False] and each[True])]
-    return "".join([*parts, f"with 1 seed or 2, {each[True]}" * bool(each[True]), "."])
+        best.setdefault(result.title(top), []).append(TASKS[task].panel)
+    return "; ".join(f"{title} in {_count(panels)}" for title, panels in best.items())
 
 
 def _rankable(result: TaskResults) -> list[str]:

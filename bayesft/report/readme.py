@@ -23,7 +23,7 @@ from bayesft.files import write_text
 from bayesft.report.claims import NOT_RUN, VERDICTS, shown_p
 from bayesft.report.details import markdown
 from bayesft.report.ftt import NAMES, SHORT, Chapter, shown
-from bayesft.report.results import counted, letters
+from bayesft.report.results import counted, letters, with_half
 from bayesft.report.rows import called
 from bayesft.tasks import TASKS, range_of
 
@@ -78,7 +78,7 @@ def _difference(line: pd.Series) -> str:
         return "–"
     if line.kind in ("ratio", "cost"):
         return f"× {line.difference:.2f}"
-    return _shown(line.difference, (line.high - line.low) / 2, "+")
+    return with_half(line.difference, (line.high - line.low) / 2, "+")
 
 
 def gains_block(reports: Sequence[Path], root: Path) -> str:
@@ -89,8 +89,8 @@ def gains_block(reports: Sequence[Path], root: Path) -> str:
         calibrated = _calibrated_areas(report)
         for line in measures[measures.task.isin(list(TASKS))].to_dict("records"):
             columns.setdefault(line["task"], {})[line["row"]] = [
-                f"{_shown(line['area'], line['area_half_width'])} ({line['clean']:.3f})",
-                "–" if pd.isna(line["gain"]) else _shown(line["gain"], line["gain_half_width"], "+"),
+                f"{with_half(line['area'], line['area_half_width'])} ({line['clean']:.3f})",
+                "–" if pd.isna(line["gain"]) else with_half(line["gain"], line["gain_half_width"], "+"),
                 calibrated.get((line["task"], line["row"]), "–"),
             ]
     tables = []
@@ -114,7 +114,7 @@ def _calibrated_areas(report: Path) -> dict[tuple[str, str], str]:
         curves = lines.pivot_table(index="seed", columns="sigma", values="accuracy")
         by_level = weights(curves.columns.to_numpy(), min(range_of(task), float(curves.columns[-1])))
         e = estimate((curves.to_numpy() @ np.asarray(by_level))[:, None])
-        found[task, row] = _shown(e.mean, e.half_width)
+        found[task, row] = with_half(e.mean, e.half_width)
     return found
 
 
@@ -132,18 +132,15 @@ def faults_block(reports: Sequence[Path], root: Path) -> str:
     return markdown(pd.DataFrame(table).T)
 
 
-def _shown(mean: float, half: float, sign: str = "") -> str:
-    return f"{mean:{sign}.3f}" + ("" if pd.isna(half) or half < 1e-9 else f" ± {max(half, 0.001):.3f}")
-
-
 def reports_page(folder: Path) -> str:
     """What `reports/README.md` says: which report is on which data, with which seeds, by which code."""
-    lines = []
+    lines, listed = [], []
     for file in sorted(folder.glob("*/provenance.json")):
         about = json.loads(file.read_text(encoding="utf-8"))
         if "code" not in about or not (file.parent / "claims.csv").is_file():
             continue  # of an older state of the code
         name, parameters = file.parent.name, about["parameters"]
+        listed.append(name)
         by_seeds: dict[str, list[str]] = {}
         for part, seeds in about["seeds"].items():
             by_seeds.setdefault(", ".join(map(str, seeds)), []).append(
@@ -155,8 +152,7 @@ def reports_page(folder: Path) -> str:
                      f"{about['code'][:8]} |")  # fmt: skip
     head = ["| report | data | scale | panels: seeds | processor | code |", "|---|---|---|---|---|---|"]
     said = "Each is what `dvc repro` made of one state of the code. The last column is the fingerprint of that code."
-    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    older = [name for name in folders if not any(f"[{name}]" in line for line in lines)]
+    older = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(listed))
     text = ["# Reports", "", said, "", *head, *lines]
     if older:
         text += [

@@ -245,8 +245,11 @@ class TaskResults:
     def levels(self, count: int = 6) -> list[float]:
         """About `count` levels for a table: 0, the end of the judged range, some between, and the last of the grid."""
         end = min(self.measured_to, float(self.sigmas[-1]))
-        wanted = [*np.linspace(0, end, count), self.sigmas[-1]]
-        return sorted({float(self.sigmas[np.abs(self.sigmas - level).argmin()]) for level in wanted})
+        return sorted({self.nearest(level) for level in (*np.linspace(0, end, count), self.sigmas[-1])})
+
+    def nearest(self, level: float) -> float:
+        """The level of the grid that is nearest to another one."""
+        return float(self.sigmas[np.abs(self.sigmas - level).argmin()])
 
     def tuned(self) -> list[tuple[str, str]]:
         """Each tuned row, after the row of the same method and network with given hyperparameters.
@@ -323,10 +326,12 @@ def show(e: Estimate | None, sign: str = "", missing: str = "–") -> str:
     """
     if e is None:
         return missing
-    text = f"{e.mean:{sign}.3f}"
-    if e.half_width > 1e-12:
-        text += f" ± {max(e.half_width, 0.001):.3f}"
-    return text + (f" ({seeds(e)})" if sign and seeds(e) else "")
+    return with_half(e.mean, e.half_width, sign) + (f" ({seeds(e)})" if sign and seeds(e) else "")
+
+
+def with_half(mean: float, half_width: float, sign: str = "") -> str:
+    """A mean, and half the width of its interval, where that is neither NaN nor 0. One below 0.001 is shown as that."""
+    return f"{mean:{sign}.3f}" + (f" ± {max(half_width, 0.001):.3f}" if half_width > 1e-12 else "")
 
 
 def seeds(e: Estimate) -> str:
