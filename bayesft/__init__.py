@@ -1,7 +1,6 @@
 """Neural networks that tolerate faults of analog weights: measure, compare and harden any network.
 
-The names below are loaded when they are first used. The subpackages import one another in one direction only:
-drift, data, models → training → search → evaluation → hardening, report.
+The names below are loaded when they are first used. CONTRIBUTING.md says which subpackage imports which.
 """
 
 from importlib import import_module

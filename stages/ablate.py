@@ -5,7 +5,7 @@ from pathlib import Path
 from bayesft.methods import load
 from bayesft.store import copy_item
 from bayesft.training import Checkpoint
-from stages.common import MODELS, Item, Stage, dataset, fingerprint, run
+from stages.common import MODELS, Item, Stage, run
 from stages.train import load_problem
 
 
@@ -28,8 +28,7 @@ def trained(stage: Stage, item: Item) -> Path:
         erm = load("erm").train(load_problem(stage, item, checkpoint), {}, {})["erm"]
         erm.save(folder / f"{item['row']}.safetensors")
 
-    decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
+    return stage.made(item, build)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from bayesft.files import checksum
 # Files whose own text decides nothing. What `parameters` works out is written into the plan, and what a stage reads of
 # it directly (`sigma_max`) is a parameter of the stage. Times are no result.
 DECIDE_NOTHING = {"stages/parameters.py", "stages/timings.py"}
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_of(starts: Iterable[str]) -> dict[str, str]:
-    """The files that `starts` import within this project, themselves included: SHA-256 by path."""
+    """The files that `starts` import within this project, themselves included: SHA-256 by path, of what each does."""
     seen: set[str] = set()
     todo = set(starts)
     while todo:
@@ -25,12 +26,37 @@ def code_of(starts: Iterable[str]) -> dict[str, str]:
         if table.exists():
             seen.add(table.as_posix())
         todo |= direct_imports(Path(file)) - seen - DECIDE_NOTHING
-    return {file: checksum(Path(file)) for file in sorted(seen)}
+    return {file: meaning(Path(file)) for file in sorted(seen)}
 
 
 def digest(content: object) -> str:
     """A fingerprint of a JSON value: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def meaning(path: Path) -> str:
+    """The SHA-256 of what a file does: comments, docstrings and the layout of code decide nothing."""
+    if path.suffix != ".py":
+        return checksum(path)
+    return hashlib.sha256(json.dumps(_told(_tree(path))).encode()).hexdigest()
+
+
+def _told(node: object) -> object:
+    """A node of a syntax tree as a JSON value, without docstrings, and without fields that say nothing."""
+    if isinstance(node, list):
+        return [_told(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = fields["body"][1:]
+    return [type(node).__name__, {name: _told(value) for name, value in fields.items() if value not in (None, [])}]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -43,7 +69,7 @@ def direct_imports(path: Path) -> frozenset[str]:
         ValueError: The file has a relative import.
     """
     names = set()
-    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _executed(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from bayesft.files import checksum, read_json
 from bayesft.store import Store
+from bayesft.training import Checkpoint
 from stages.code import digest
 from stages.kernels import AVX2
 from stages.parameters import ParameterError, load_part
@@ -64,6 +65,17 @@ class Stage:
         """The key of an item in the store: it names everything that decides the item, its code included."""
         versions = [torch.__version__, *map(version, DECIDING), platform.machine()]
         return digest([item, inputs, self.machine, versions])
+
+    def made(self, item: Item, build: Callable[[Path, Checkpoint], None], *inputs: Path) -> Path:
+        """The folder of an item in the store, which `build` makes where there is none.
+
+        Args:
+            item: What decides its content, and `label` and `cost`, which do not.
+            build: Writes the files, as `Store.make` calls it.
+            inputs: The files that it is made from, beside the item's data set.
+        """
+        decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
+        return self.store.make(self.key(decides, *map(fingerprint, (*inputs, dataset(item["data"])))), build)
 
     def work(self, function: Callable[..., str], items: Sequence[Item], part: str = "") -> None:
         """Do all items, side by side on all cores, the longest first, with one progress bar.

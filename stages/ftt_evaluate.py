@@ -9,7 +9,7 @@ from bayesft.files import read_json, write_json
 from bayesft.methods.ftt import quantise_
 from bayesft.models.sizes import size
 from bayesft.training import Checkpoint, Trained
-from stages.common import MODELS, RESULTS, Item, Stage, dataset, fingerprint, run
+from stages.common import MODELS, RESULTS, Item, Stage, run
 from stages.train import load_images
 
 
@@ -41,8 +41,7 @@ def finished(stage: Stage, item: Item) -> Path:
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         write_json(folder / "measured.json", measured(stage, item, Trained.load(file)))
 
-    decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    return stage.store.make(stage.key(decides, fingerprint(file), fingerprint(dataset(item["data"]))), build)
+    return stage.made(item, build, file)
 
 
 def measured(stage: Stage, item: Item, trained: Trained) -> dict:

@@ -27,7 +27,7 @@ from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training import Checkpoint
-from stages.common import RESULTS, Item, Stage, dataset, fingerprint, run
+from stages.common import RESULTS, Item, Stage, run
 from stages.train import load_images, load_problem
 
 FOLDER = RESULTS / "ftt-search"
@@ -64,7 +64,7 @@ def shared(stage: Stage, item: Item) -> tuple[SharedNetwork, Reinforce | None]:
         tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
         save_tensors(folder / "shared.safetensors", tensors | learnt)
 
-    place = stage.store.make(stage.key(item, fingerprint(dataset(item["data"]))), build)
+    place = stage.made(item, build)
     tensors, _ = load_tensors(place / "shared.safetensors")
     network = shared_network(space, **item["network"]).to(stage.device)
     network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
@@ -91,8 +91,7 @@ def finished(stage: Stage, item: Item) -> Path:
             folder / "found.json", (_alone if item["search"] == "alone" else _found)(stage, item, parts, checkpoint)
         )
 
-    decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
+    return stage.made(item, build)
 
 
 def _setting(item: Item) -> FaultSetting:

@@ -15,7 +15,7 @@ from bayesft.search.algorithm1 import SearchResult, search
 from bayesft.search.objective import Objective
 from bayesft.settings import SearchSettings
 from bayesft.training import Checkpoint, Problem, Trained
-from stages.common import RESULTS, Item, Stage, dataset, fingerprint, run
+from stages.common import RESULTS, Item, Stage, run
 from stages.train import load_images, load_problem
 
 
@@ -41,8 +41,7 @@ def finished(stage: Stage, item: Item) -> Path:
         content = landscape(work) if item["kind"] == "landscape" else {"points": points(work)}
         write_json(folder / "found.json", content)
 
-    decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
-    return stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
+    return stage.made(item, build)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bayesft.search.algorithm1 import SearchResult, Trial, search, train_row
 from bayesft.settings import Recipe, SearchSettings
 from bayesft.store import copy_item
 from bayesft.training import Checkpoint, Problem, Trained
-from stages.common import MODELS, Item, Stage, dataset, fingerprint, run
+from stages.common import MODELS, Item, Stage, dataset, run
 
 
 def main(row: str) -> None:
@@ -44,24 +44,13 @@ def trained(stage: Stage, item: Item) -> tuple[Path, str]:
 
     decides = {key: item[key] for key in DECIDES + ("row", "method", "values", "needs", "searched")}
     decides |= {key: item[key] for key in ("level",) if key in item}
-    place = stage.store.make(stage.key(decides, fingerprint(dataset(item["data"]))), build)
-    return place, "trained" if found is None else _told(found)
+    return stage.made(decides, build), "trained" if found is None else _told(found)
 
 
 # What decides the networks of an item, and not only in which order or under which name it is made.
 DECIDES = (
-    "code",
-    "task",
-    "seed",
-    "data",
-    "images",
-    "pixels",
-    "specification",
-    "recipe",
-    "drift",
-    "granularity",
-    "bounds",
-)
+    "code", "task", "seed", "data", "images", "pixels", "specification", "recipe", "drift", "granularity", "bounds",
+)  # fmt: skip
 
 
 def searched(stage: Stage, item: Item) -> SearchResult:
@@ -74,7 +63,7 @@ def searched(stage: Stage, item: Item) -> SearchResult:
         log = {"trials": [asdict(trial) for trial in found.trials], "values": found.values, "best": found.best.number}
         write_json(folder / "log.json", log)
 
-    place = stage.store.make(stage.key(item, fingerprint(dataset(item["data"]))), build)
+    place = stage.made(item, build)
     log = read_json(place / "log.json")
     trials = [Trial(**{**entry, "values": tuple(entry["values"])}) for entry in log["trials"]]
     return SearchResult(trials, log["values"], trials[log["best"]], Trained.load(place / "best.safetensors"))

@@ -9,7 +9,7 @@ from torch import nn
 import bayesft
 from bayesft.calibration import calibration_reference
 from bayesft.data import Split
-from bayesft.drift import LogNormalDrift, drifted_parameters, drifting, monte_carlo, monte_carlo_grid
+from bayesft.drift import LogNormalDrift, drifted_parameters, monte_carlo, monte_carlo_grid, select
 from bayesft.evaluation.calibrated import calibrated_accuracy_grid
 from bayesft.evaluation.devices import on_devices
 from bayesft.evaluation.grid import accuracy_grid
@@ -54,7 +54,7 @@ def test_a_monte_carlo_estimate_has_a_row_a_level_and_a_column_a_draw(size):
 def test_a_faulty_copy_has_the_shapes_of_its_parameters(size):
     model = network(size["width"])
     copies = drifted_parameters(model, LogNormalDrift(), 0.5, ("k",), 0)
-    assert {name: copy.shape for name, copy in copies.items()} == {n: p.shape for n, p in drifting(model).items()}
+    assert {name: copy.shape for name, copy in copies.items()} == {n: p.shape for n, p in select(model).items()}
 
 
 @quick

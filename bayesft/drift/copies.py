@@ -37,12 +37,25 @@ def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
 
 
 def faulty(
-    model: nn.Module, fault: FaultModel, key: tuple[Any, ...], draw: int, where: Where = "all"
+    model: nn.Module,
+    fault: FaultModel,
+    key: tuple[Any, ...],
+    draw: int,
+    where: Where = "all",
+    clean: Mapping[str, Tensor] | None = None,
 ) -> Callable[[float], dict[str, Tensor]]:
     """Draw number `draw`: a function from a level to the faulty parameters, by name. The network is left alone.
 
-    The draws are those of `drifted_parameters`: keyed by (key, draw, name, shape). A compiled network has the draws of
-    the network that was compiled.
+    A draw is keyed by (key, draw, name of the parameter, shape). A compiled network has the draws of the network that
+    was compiled.
+
+    Args:
+        model: The network.
+        fault: What a device does to a parameter.
+        key: Names the draws.
+        draw: The number of the draw.
+        where: The parameters that the fault meets, as in `scoped`.
+        clean: Their values without the fault, by name, while the network holds others. None: those of the network.
     """
     module_of = owners(model)
 
@@ -50,8 +63,15 @@ def faulty(
         seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))
         return perturbed(fault, theta.detach(), seed, name, module_of[name][0])
 
-    at = {name: of(name, theta) for name, theta in select(model, where).items()}
+    at = {name: of(name, theta) for name, theta in (clean or select(model, where)).items()}
     return lambda level: {name: copy(level) for name, copy in at.items()}
+
+
+def drifted_parameters(
+    model: nn.Module, fault: FaultModel, sigma: float, key: tuple[Any, ...], draw: int, parameters: Where = "all"
+) -> dict[str, Tensor]:
+    """Draw number `draw` of the parameters of `model` at level σ, by name: `faulty` at one level."""
+    return faulty(model, fault, key, draw, parameters)(sigma)
 
 
 @cache

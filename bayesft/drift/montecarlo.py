@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.copies import restored, write
-from bayesft.drift.faults import FaultModel, drawn, traits_of
+from bayesft.drift.copies import faulty, restored, select, write
+from bayesft.drift.faults import FaultModel, traits_of
 from bayesft.drift.features import FeatureFault, struck
-from bayesft.drift.scope import Where, scoped
+from bayesft.drift.scope import Where
 from bayesft.memory_format import is_known, memory_format
 from bayesft.modes import eval_mode
-from bayesft.seeds import derive_seed
 
 # The largest feature map of a batch on a CPU stays in the cache. (Of batches of 16 to 512 images, the one that this
 # gives was within 7 % of the fastest for eight networks of the study on an AMD EPYC.) On a GPU launches are few.
@@ -38,34 +37,6 @@ STRUCK_IMAGES = 128  # in a batch under a feature fault, whose draws are keyed b
 Copy = dict[str, Tensor]  # the values of parameters, by name
 Thetas = dict[str, nn.Parameter]
 Score = Callable[[Tensor, Tensor], Tensor]
-
-
-def drifting(model: nn.Module, parameters: Where = "all") -> Thetas:
-    """The parameters of `model` that drift, by name: those that `scoped` chooses.
-
-    Running statistics of a normalisation are buffers and never drift. Nor do parameters of whole numbers, which are
-    indices or masks.
-    """
-    return {name: theta for name, theta in scoped(model, parameters).items() if theta.is_floating_point()}
-
-
-def drifted_parameters(
-    model: nn.Module, fault: FaultModel, sigma: float, key: tuple[Any, ...], draw: int, parameters: Where = "all"
-) -> Copy:
-    """Draw number `draw` of the drifting parameters of `model` at level σ, by name; the model is left alone."""
-    thetas = {name: theta.detach() for name, theta in drifting(model, parameters).items()}
-    return _drawn(fault, thetas, key, draw)(sigma)
-
-
-def _drawn(fault: FaultModel, thetas: Copy, key: tuple[Any, ...], draw: int) -> Callable[[float], Copy]:
-    """Draw number `draw` for each of `thetas`: a function from a level to the faulty copies."""
-
-    def of(name: str, theta: Tensor) -> Callable[[float], Tensor]:
-        seed = derive_seed(*key, draw, name, tuple(theta.shape))
-        return drawn(fault, theta, lambda device: torch.Generator(device).manual_seed(seed))
-
-    at = {name: of(name, theta) for name, theta in thetas.items()}
-    return lambda level: {name: copy(level) for name, copy in at.items()}
 
 
 def monte_carlo(
@@ -127,10 +98,11 @@ def monte_carlo_grid(
     for sigma in sigmas:
         if not 0 <= sigma < math.inf:
             raise ValueError(f"sigma = {sigma}: must be finite and at least 0")
-    draws, thetas = list(draws), drifting(model, parameters)
+    draws = list(draws)
     means = torch.zeros(len(sigmas), len(draws), dtype=torch.float64, device=images.device)
     if isinstance(fault, FeatureFault):
         return _struck_grid(model, images, labels, score, fault, sigmas, draws, key)
+    thetas = select(model, parameters)
     with eval_mode(model), restored(thetas) as clean:
         copies = SharedStart.of(model, thetas, images, memory_mib) or _Whole(model, thetas, images)
 
@@ -148,7 +120,7 @@ def monte_carlo_grid(
                 drifted.append((row, sigma))
         for start in range(0, len(draws) if drifted else 0, copies.group):
             some = slice(start, start + copies.group)
-            copies_at = [_drawn(fault, clean, key, draw) for draw in draws[some]]
+            copies_at = [faulty(model, fault, key, draw, clean=clean) for draw in draws[some]]
             for row, sigma in drifted:
                 means[row, some] = evaluated([at(sigma) for at in copies_at])
     return means.cpu()  # here alone the host waits for a GPU

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesft.drift.copies import learning_through
+from bayesft.drift.copies import learning_through, select
 from bayesft.drift.faults import FaultModel
 from bayesft.drift.features import FeatureFault, struck
-from bayesft.drift.montecarlo import Copy, drifting, in_every_place
+from bayesft.drift.montecarlo import Copy, in_every_place
 from bayesft.drift.scope import Where
 
 
@@ -32,7 +32,7 @@ def under_fault(
         with struck(model, fault, level, (seed,), 0):
             yield
         return
-    thetas = drifting(model, parameters)
+    thetas = select(model, parameters)
     generator = torch.Generator(next(iter(thetas.values())).device).manual_seed(seed)
     with learning_through(thetas, lambda _, theta: fault.perturb(theta, level, generator)):
         yield
@@ -64,7 +64,7 @@ def faulty_outputs(
     if isinstance(fault, FeatureFault):
         with under_fault(model, fault, level):
             return outputs_of(model, x, stored)
-    thetas = drifting(model, parameters)
+    thetas = select(model, parameters)
     device = next(iter(thetas.values())).device
     generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
     for name, theta in thetas.items():

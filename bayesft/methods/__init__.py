@@ -1,7 +1,7 @@
 """The methods of the study, one file each.
 
 To add a method, write a file here with a subclass of `Method` and `METHOD = YourMethod()`. The file's name is the
-method's name. A line of params.yaml makes it a row of the report; `harden` takes it by its name.
+method's name. A line of params.yaml makes it a row of the report.
 """
 
 from importlib import import_module

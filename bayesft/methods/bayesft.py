@@ -1,7 +1,7 @@
 """BayesFT (Ye et al., DAC 2021): a dropout rate for each site, found by Bayesian optimisation.
 
-Here the trials start from fresh weights and train as long as the final training does, so that a trial judges its
-rates alone. `algorithm1` is the search as the paper publishes it.
+`search` of params.yaml and of scales.yaml says how its trials train: from fresh weights, so that a trial judges its
+rates alone, or from the weights of the trial before. `algorithm1` is the search as the paper publishes it.
 """
 
 from collections.abc import Mapping

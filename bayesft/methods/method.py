@@ -58,7 +58,7 @@ class Method:
     None for a method whose hyperparameters are given; else it holds the method's own changes of the search settings.
     Without `final_training` the result of a search is the best trial's network. `for_calibrated` marks a method whose
     copies are meant to be calibrated in use. `passes` counts the forward and backward passes of a training step.
-    `Settings` holds what params.yaml may give; its defaults serve `harden` and a search.
+    `Settings` holds what params.yaml may give, with defaults.
     """
 
     title: str

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bayesft.drift import LogNormalDrift, drifted_parameters, drifting, monte_carlo, monte_carlo_grid
+from bayesft.drift import LogNormalDrift, drifted_parameters, monte_carlo, monte_carlo_grid, select
 from bayesft.drift.montecarlo import _share_of_work, images_within
 from bayesft.models import build
 from bayesft.tasks import TASKS
@@ -259,13 +259,13 @@ def test_weights_alone_leave_biases_and_normalisation():
     model = with_statistics(small(normalization="batch"))
     assert [type(module).__name__ for module in model[1:3]] == ["Linear", "BatchNorm1d"]
     weights = ["1.weight", "4.weight", "7.weight"]
-    assert list(drifting(model, "weights")) == weights
+    assert list(select(model, "weights")) == weights
     assert list(drifted_parameters(model, FAULT, SIGMA, KEY, 0, "weights")) == weights
     assert list(drifted_parameters(model, FAULT, SIGMA, KEY, 0, "all")) == [n for n, _ in model.named_parameters()]
     for name, value in drifted_parameters(model, FAULT, SIGMA, KEY, 0, "weights").items():
         assert not torch.equal(value, model.get_parameter(name))
-    assert list(drifting(nn.Linear(2, 2), "weights")) == ["weight"]
-    assert list(drifting(nn.Sequential(nn.ConvTranspose2d(1, 1, 2), nn.LayerNorm(2)), "weights")) == ["0.weight"]
+    assert list(select(nn.Linear(2, 2), "weights")) == ["weight"]
+    assert list(select(nn.Sequential(nn.ConvTranspose2d(1, 1, 2), nn.LayerNorm(2)), "weights")) == ["0.weight"]
 
 
 @pytest.mark.parametrize("parameters", ["all", "weights"])
@@ -535,7 +535,7 @@ def test_a_gradient_that_was_begun_before_can_be_finished_after():
 def test_parameters_of_whole_numbers_do_not_drift():
     model = small()
     model.ids = nn.Parameter(torch.arange(3), requires_grad=False)
-    assert "ids" not in drifting(model) and len(drifting(model)) == 6
+    assert "ids" not in select(model) and len(select(model)) == 6
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from bayesft import Hardening, LogNormalDrift, evaluate, find_sites, harden
-from bayesft.drift import drifting, monte_carlo
+from bayesft.drift import monte_carlo, select
 from bayesft.methods.drift_aware import drift_gradient
 from bayesft.settings import Recipe
 from bayesft.training import plain_gradient
@@ -185,7 +185,7 @@ def test_09_a_score_that_compares_examples():
 
 
 def test_11_all_of_an_attention_or_none():
-    assert set(drifting(nn.MultiheadAttention(8, 2), "weights")) == {"in_proj_weight", "out_proj.weight"}
+    assert set(select(nn.MultiheadAttention(8, 2), "weights")) == {"in_proj_weight", "out_proj.weight"}
 
 
 class Signs(nn.Module):

@@ -77,7 +77,7 @@ def test_a_parameter_of_one_method_retrains_that_method_alone(clone, unchanged):
 def test_the_code_of_a_figure_runs_render_alone(clone, unchanged):
     clone.run("dvc", "repro")
     with open(clone.folder / "bayesft/report/figures.py", "a", encoding="utf-8") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = True\n")
     assert set(stages_run(clone.run("dvc", "repro"))) == {"plan", "render"}
 
 

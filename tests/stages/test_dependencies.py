@@ -112,3 +112,24 @@ def test_nothing_reads_or_writes_pickles():
         text = path.read_text()
         for forbidden in ("import pickle", "torch.load(", "torch.save(", "joblib.load(", "allow_pickle=True"):
             assert forbidden not in text, f"{path}: {forbidden}"
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "alike"),
+    [
+        ('def f(x):\n    return x + 1\n', '# Adds.\ndef f(x):\n    """Add one."""\n\n    return (x+1)\n', True),
+        ('class A:\n    """One."""\n    b = 1\n', 'class A:\n    """Two."""\n    b = 1\n', True),
+        ("async def f():\n    g()\n", 'async def f():\n    "Wait."\n    g()\n', True),
+        ("x = 1\n", "x = 2\n", False),
+        ("x = 1\n", "x = 1.0\n", False),
+        ("x = 'a'\n", "x = b'a'\n", False),
+        ("def f(x=1):\n    g()\n", "def f(x=2):\n    g()\n", False),
+        ("f(a, b)\n", "f(b, a)\n", False),
+        ("def f():\n    x = 'a'\n", "def f():\n    x = 'b'\n", False),
+        ("@a\ndef f():\n    g()\n", "def f():\n    g()\n", False),
+    ],
+)  # fmt: skip
+def test_the_meaning_of_code_is_what_it_does(tmp_path, text, other, alike):
+    for name, content in (("one.py", text), ("two.py", other)):
+        (tmp_path / name).write_text(content)
+    assert (code.meaning(tmp_path / "one.py") == code.meaning(tmp_path / "two.py")) == alike

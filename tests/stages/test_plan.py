@@ -104,16 +104,20 @@ def test_the_lengths_of_the_study_decide_the_study(copy):
 
 
 def test_the_code_of_a_figure_decides_the_report(copy):
-    assert copy.changed("bayesft/report/figures.py", '"""', '"""Changed. ') == {"render.all"}
+    assert copy.changed("bayesft/report/figures.py", "\n\n\n", "\n\n\nCHANGED = True\n") == {"render.all"}
 
 
 def test_the_code_of_a_method_decides_its_rows(copy):
-    changed = copy.changed("bayesft/methods/awp.py", '"""', '"""Changed. ')
+    changed = copy.changed("bayesft/methods/awp.py", "\n\n\n", "\n\n\nCHANGED = True\n")
     assert changed == {"train.awp", "train.awp-tuned", "render.all"}
 
 
+def test_comments_docstrings_and_empty_lines_decide_nothing(copy):
+    assert copy.changed("stages/common.py", '"""', '# Changed.\n\n"""Changed. ') == set()
+
+
 def test_the_fault_model_decides_what_drifts(copy):
-    changed = copy.changed("bayesft/drift/faults/lognormal.py", '"""', '"""Changed. ')
+    changed = copy.changed("bayesft/drift/faults/lognormal.py", "\n\n\n", "\n\n\nCHANGED = True\n")
     assert kinds(changed) >= {"boundary", "train", "evaluate", "study"}
 
 
