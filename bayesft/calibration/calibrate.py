@@ -161,6 +161,11 @@ def _measure(model: nn.Module, reference: Reference, data: Batch, terms: Terms) 
         raise ValueError(f"terms = {terms!r}: must be one of {', '.join(get_args(Terms))}")
     if corrections(model):
         raise ValueError("the network is calibrated already: call uncalibrate first")
+    if not isinstance(reference, Reference):
+        raise ValueError(
+            f"reference is a {type(reference).__name__}: make one with calibration_reference of the clean network, or "
+            "read one with Reference.load"
+        )
     if not isinstance(data, (Tensor, tuple, Mapping)):
         raise ValueError(
             f"data is a {type(data).__name__}: need one batch (a tensor, a tuple of tensors, or a dict of them), since "

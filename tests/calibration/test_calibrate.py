@@ -365,6 +365,11 @@ def test_examples_of_another_shape():
     )
 
 
+def test_what_is_no_reference():
+    clean, x = make("linear")
+    refused("reference is a str: make one with calibration_reference", clean, "reference.safetensors", x)
+
+
 def test_several_batches():
     clean, x = make("linear")
     refused("data is a list: need one batch", clean, calibration_reference(clean, x), list(x.split(10)))
