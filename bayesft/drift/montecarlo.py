@@ -145,7 +145,7 @@ def _struck_grid(
             for column, draw in enumerate(draws[:1] if alike else draws):
                 with struck(model, fault, level, key, draw):
                     sums = [
-                        _checked(score(model(x.clone(memory_format=_format(model, images))), y), len(y)).sum(
+                        _checked(score(model(x.clone(memory_format=format_of(model, images))), y), len(y)).sum(
                             dtype=torch.float64
                         )
                         for x, y in batches
@@ -167,7 +167,7 @@ class _Whole:
 
     def __init__(self, model: nn.Module, thetas: Thetas, images: Tensor):
         self.model, self.thetas = model, thetas
-        self.format, self.batch = _format(model, images), batch_size(model, images)
+        self.format, self.batch = format_of(model, images), batch_size(model, images)
 
     def outputs(self, images: Tensor, labels: Tensor, copies: list[Copy]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(number of the copy, outputs, labels) for each copy and batch. A network may write into its batch."""
@@ -177,7 +177,8 @@ class _Whole:
                 yield i, self.model(x.clone(memory_format=self.format)), y
 
 
-def _format(model: nn.Module, images: Tensor) -> torch.memory_format:
+def format_of(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """The order in memory in which `model` takes `images` fastest."""
     return memory_format(model) if images.dim() == 4 else torch.preserve_format
 
 
@@ -238,7 +239,7 @@ class SharedStart:
         self.after = nn.Sequential(*(module for _, module in modules[first + 1 : end])).eval()
         self.rest = nn.Sequential(OrderedDict(modules[end:])).eval()
         self.rest_thetas = {name: thetas[name] for name, _ in self.rest.named_parameters() if name in thetas}
-        self.given_format, self.format = _format(model, images), memory_format(model)
+        self.given_format, self.format = format_of(model, images), memory_format(model)
         self.batch = batch_size(model, images)
         outputs = self.batch * self.layer(self.before(images[:1].clone())).numel()
         copy = sum(theta.numel() for theta in thetas.values())

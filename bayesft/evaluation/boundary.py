@@ -14,6 +14,7 @@ from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training.loop import fit
+from bayesft.training.trained import accuracy_score
 
 SIDE = 160  # points of the map along each axis
 COPIES = 10  # whose boundaries are mapped
@@ -63,10 +64,7 @@ def decision_boundaries(
         with torch.inference_mode():
             outputs = [torch.func.functional_call(model, copy, (grid,)) for copy in copies]
         maps.append(torch.stack([of_copy.softmax(1)[:, 1].view(SIDE, SIDE) for of_copy in outputs]))
-        right = lambda out, y: (out.argmax(1) == y).float()  # noqa: E731
-        accuracies.append(
-            monte_carlo(model, test.images, test.labels, right, fault, sigma, range(draws), KEY, parameters)
-        )
+        accuracies.append(monte_carlo(model, *test, accuracy_score, fault, sigma, range(draws), KEY, parameters))
     return Boundaries(
         torch.stack(maps), axis_x, axis_y, torch.tensor(sigmas), torch.stack(accuracies), test.images, test.labels
     )

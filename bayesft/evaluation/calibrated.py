@@ -19,12 +19,11 @@ from bayesft.data import Split
 from bayesft.drift import FaultModel, FeatureFault, drifted_parameters, struck
 from bayesft.drift.copies import swapped, write
 from bayesft.drift.faults import traits_of
-from bayesft.drift.montecarlo import CPU_IMAGES, CPU_MAP_MIB, images_within
+from bayesft.drift.montecarlo import batch_size, format_of
 from bayesft.drift.scope import Where
 from bayesft.evaluation.grid import resumed
-from bayesft.memory_format import memory_format
 from bayesft.seeds import derive_seed
-from bayesft.training import Checkpoint, Trained
+from bayesft.training import Checkpoint, Trained, accuracy
 
 
 def calibration_images(images: Sequence[Any], count: int, key: tuple[Any, ...]) -> list[int]:
@@ -126,25 +125,17 @@ def calibrated_accuracy_grid(
         The accuracies (S, T), float64.
     """
     networks = trained.networks(data.labels.device)
-    form = memory_format(networks[0]) if images.dim() == 4 else torch.preserve_format
-    images = images.clone(memory_format=form)
-    batch = min(CPU_IMAGES, images_within(CPU_MAP_MIB, networks[0], data.images))
-    inputs = [x.clone(memory_format=form) for x in data.images.split(batch)]
-    batches = list(zip(inputs, data.labels.split(batch), strict=True))
+    batch, form = batch_size(networks[0], data.images), format_of(networks[0], images)
+    images, test = images.clone(memory_format=form), Split(data.images.clone(memory_format=form), data.labels)
     own = images if reference_images is None else reference_images
     references = [calibration_reference(network, own, layers=layers) for network in networks]
 
-    def right(network: nn.Module) -> float:
-        found = [(network(x), y) for x, y in batches]
-        hits = sum(((trained.decode(out) == y) & out.isfinite().all(1)).sum() for out, y in found)
-        return float(hits) / len(data.labels)
-
-    def accuracy(sigma: float, draw: int) -> float:
+    def measured(sigma: float, draw: int) -> float:
         network, reference = networks[draw % len(networks)], references[draw % len(networks)]
         with calibrated_copy(
             network, reference, images, fault, sigma, key, draw, parameters, calibrated_at=calibrated_at, terms=terms
         ) as copy:
-            return right(copy)
+            return accuracy(copy, test, trained.decode, batch)
 
     same = traits_of(fault).identity_at_zero and not calibrated_at and reference_images is None
 
@@ -153,7 +144,7 @@ def calibrated_accuracy_grid(
         for i, sigma in enumerate(levels):
             for draw in range(draws):  # without drift every copy is the network itself
                 known = same and sigma == 0 and draw >= len(networks)
-                found[i, draw] = found[i, draw - len(networks)] if known else accuracy(sigma, draw)
+                found[i, draw] = found[i, draw - len(networks)] if known else measured(sigma, draw)
         return found
 
     return resumed(sigmas, measure, label, checkpoint, together=1)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from bayesft.calibration import calibration_layers, calibration_reference
 from bayesft.calibration.layers import Layers
 from bayesft.data.scenes import Scene
 from bayesft.drift import FaultModel, drifted_parameters
+from bayesft.drift.faults import traits_of
 from bayesft.drift.scope import Where
 from bayesft.evaluation.calibrated import calibrated_copy
 from bayesft.evaluation.grid import resumed
@@ -23,9 +24,10 @@ from bayesft.models import Site
 from bayesft.models.detector import detection_sites
 from bayesft.modes import eval_mode
 from bayesft.training import Checkpoint, Gradient, Problem
-from bayesft.training.detection import flipping_gradient
+from bayesft.training.detection import flipping_gradient, target
 
 METRICS = ("box_map", "box_map_50", "mask_map", "mask_map_50")
+Found = TypeVar("Found")
 Detections = dict[str, Tensor]  # boxes (n, 4), scores (n,), labels (n,), masks (n, H, W) bool
 
 
@@ -63,10 +65,6 @@ def mean_average_precision(predictions: Sequence[Detections], truths: Sequence[S
     """
     if len(predictions) != len(truths) or not any(len(scene.masks) for scene in truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} scenes: need as many, and an instance")
-    targets = [
-        {"boxes": scene.boxes, "labels": torch.ones(len(scene.masks), dtype=torch.int64), "masks": scene.masks}
-        for scene in truths
-    ]
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # COCO's own: the defaults are rounded to float32, and a
@@ -76,7 +74,7 @@ def mean_average_precision(predictions: Sequence[Detections], truths: Sequence[S
     metric.warn_on_many_detections = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        metric.update(list(predictions), targets)
+        metric.update(list(predictions), [target(scene) for scene in truths])
         values = metric.compute()
     names = {"box_map": "bbox_map", "box_map_50": "bbox_map_50", "mask_map": "segm_map", "mask_map_50": "segm_map_50"}
     return {name: max(0.0, float(values[theirs])) for name, theirs in names.items()}
@@ -98,7 +96,7 @@ def drifted_map(
     """
     if not sigma >= 0:
         raise ValueError(f"sigma = {sigma}: must be at least 0")
-    copy = drifted_parameters(model, fault, sigma, key, draw, parameters) if sigma else {}
+    copy = drifted_parameters(model, fault, sigma, key, draw, parameters)
     return mean_average_precision(detect(model, [scene.image for scene in scenes], copy), scenes)
 
 
@@ -134,7 +132,7 @@ class DetectionProblem(Problem):
         def precision(sigma: float, draw: int) -> float:
             return drifted_map(model, self.scenes, self.fault, sigma, draw, key, self.parameters)["box_map_50"]
 
-        return torch.tensor([[precision(sigma, draw) for draw in draws] for sigma in sigmas], dtype=torch.float64)
+        return torch.tensor(over_grid(precision, self.fault, sigmas, draws), dtype=torch.float64)
 
 
 def calibrated_layers(model: nn.Module, layers: Layers = "all") -> list[str]:
@@ -181,7 +179,7 @@ def calibrated_map_grid(
             with calibrated_copy(model, reference, images, fault, sigma, key, draw, parameters) as copy:
                 return mean_average_precision(detect(copy, [scene.image for scene in scenes]), scenes)
 
-    return _grid_of(precision, sigmas, draws, label, checkpoint)
+    return _grid_of(precision, fault, sigmas, draws, label, checkpoint)
 
 
 def map_grid(
@@ -205,24 +203,32 @@ def map_grid(
     def precision(sigma: float, draw: int) -> dict[str, float]:
         return drifted_map(model, scenes, fault, sigma, draw, key, parameters)
 
-    return _grid_of(precision, sigmas, draws, label, checkpoint)
+    return _grid_of(precision, fault, sigmas, draws, label, checkpoint)
+
+
+def over_grid(
+    measure: Callable[[float, int], Found], fault: FaultModel, sigmas: Sequence[float], draws: Sequence[int]
+) -> list[list[Found]]:
+    """`measure` at each level and draw; once at a level at which every copy is the network itself."""
+    found = []
+    for sigma in sigmas:
+        alike = sigma == 0 and traits_of(fault).identity_at_zero
+        each = [measure(sigma, draw) for draw in (draws[:1] if alike else draws)]
+        found.append(each * len(draws) if alike else each)
+    return found
 
 
 def _grid_of(
     precision: Callable[[float, int], dict[str, float]],
+    fault: FaultModel,
     sigmas: Sequence[float],
     draws: int,
     label: str,
     checkpoint: Checkpoint | None,
 ) -> dict[str, np.ndarray]:
     def measure(levels: Sequence[float]) -> np.ndarray:
-        result = np.zeros((len(levels), draws, len(METRICS)))
-        for row, sigma in enumerate(levels):
-            for draw in range(draws):
-                if sigma > 0 or draw == 0:  # no drift: every copy is the network itself
-                    values = precision(sigma, draw)
-                result[row, draw] = [values[metric] for metric in METRICS]
-        return result
+        found = over_grid(precision, fault, levels, range(draws))
+        return np.array([[[values[metric] for metric in METRICS] for values in row] for row in found])
 
     values = resumed(sigmas, measure, label, checkpoint, together=1)
     return {metric: values[..., i] for i, metric in enumerate(METRICS)}

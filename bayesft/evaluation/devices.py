@@ -1,8 +1,9 @@
 """Accuracy of a network device by device, as it is and calibrated on each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +12,18 @@ from torch import Tensor, nn
 from bayesft.calibration import calibration_reference, reestimate_batch_norm
 from bayesft.data import Split
 from bayesft.drift import FaultModel, FeatureFault, drifted_parameters, monte_carlo_grid, struck
+from bayesft.drift.montecarlo import STRUCK_IMAGES
 from bayesft.drift.scope import Where
 from bayesft.evaluation.calibrated import calibrated_copy
+from bayesft.training import accuracy
 from bayesft.training.trained import accuracy_score
 
 POOL = 8  # devices whose statistics are averaged; none of them is one of those that are measured
-BATCH = 128
 CALIBRATIONS = {
     "bn-device": "batch norm estimated again on each device",
     "bn-pooled": "batch norm estimated again over many devices",
     "channels": "every channel calibrated on each device",
 }
-
-Found = TypeVar("Found")
 
 
 def on_devices(
@@ -72,44 +72,47 @@ def on_devices(
         each = []
         for draw in range(devices):
             if reference is not None:
-                with (
-                    torch.no_grad(),
-                    calibrated_copy(network, reference, examples, fault, level, key, draw, parameters) as device,
-                ):
-                    each.append(_accuracy(device, test))
+                copy = calibrated_copy(network, reference, examples, fault, level, key, draw, parameters)
+                with torch.no_grad(), copy as device:
+                    each.append(accuracy(device, test, batch=STRUCK_IMAGES))
             else:
-
-                def measured(device: nn.Module) -> float:
-                    return _accuracy(reestimate_batch_norm(device, examples), test)
-
-                each.append(_with_device(network, fault, level, key, draw, parameters, measured))
+                device = _estimated(network, fault, level, key, draw, parameters, examples)
+                with _struck(device, fault, level, key, draw):
+                    each.append(accuracy(device, test, batch=STRUCK_IMAGES))
         rows.append(np.array(each))
     return np.stack(rows)
 
 
+def _struck(
+    device: nn.Module, fault: FaultModel | FeatureFault, level: float, key: tuple[Any, ...], draw: int
+) -> AbstractContextManager[Any]:
+    """A device at work, where its fault is one of activations; one of weights is in the weights already."""
+    return struck(device, fault, level, key, draw) if isinstance(fault, FeatureFault) else nullcontext()
+
+
 @torch.no_grad()
-def _with_device(
+def _estimated(
     network: nn.Module,
     fault: FaultModel | FeatureFault,
     level: float,
     key: tuple[Any, ...],
     draw: int,
     parameters: Where,
-    look: Callable[[nn.Module], Found],
-) -> Found:
-    """What `look` finds of a copy of the network on one device, under its faults."""
+    examples: Tensor,
+) -> nn.Module:
+    """The network on one device, its batch norm estimated again there.
+
+    A fault of activations strikes the examples with draws of their own, so the test images meet those that they meet
+    without calibration.
+    """
     device = deepcopy(network)
-    if isinstance(fault, FeatureFault):
-        with struck(device, fault, level, key, draw):
-            return look(device)
-    for name, value in drifted_parameters(network, fault, level, key, draw, parameters).items():
-        device.get_parameter(name).copy_(value)
-    return look(device)
-
-
-def _accuracy(network: nn.Module, test: Split) -> float:
-    batches = zip(test.images.split(BATCH), test.labels.split(BATCH), strict=True)
-    return sum(float(accuracy_score(network(x), y).sum()) for x, y in batches) / len(test)
+    if not isinstance(fault, FeatureFault):
+        for name, value in drifted_parameters(network, fault, level, key, draw, parameters).items():
+            device.get_parameter(name).copy_(value)
+    with _struck(device, fault, level, (*key, "calibration"), draw):
+        estimated = reestimate_batch_norm(device, examples)
+    device.load_state_dict(estimated.state_dict())  # the copy that was estimated has the hooks of the fault
+    return device
 
 
 def _pooled(
@@ -121,11 +124,9 @@ def _pooled(
     examples: Tensor,
 ) -> nn.Module:
     """The network with running statistics that are means over devices of their own."""
-
-    def statistics(device: nn.Module) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in reestimate_batch_norm(device, examples).named_buffers()}
-
-    each = [_with_device(network, fault, level, (*key, "pool"), draw, parameters, statistics) for draw in range(POOL)]
+    pool = (*key, "pool")
+    devices = [_estimated(network, fault, level, pool, draw, parameters, examples) for draw in range(POOL)]
+    each = [dict(device.named_buffers()) for device in devices]
     pooled = deepcopy(network)
     for name, buffer in pooled.named_buffers():
         if buffer.is_floating_point():

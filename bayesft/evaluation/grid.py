@@ -32,7 +32,6 @@ def accuracy_grid(
     key: tuple[Any, ...],
     *,
     parameters: Where = "all",
-    memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
 ) -> np.ndarray:
@@ -47,7 +46,6 @@ def accuracy_grid(
         key: The name of the draws (task and training seed). The same key gives the same drift to every method at
             every σ.
         parameters: Which parameters drift.
-        memory_mib: What may be held at once for several draws.
         label: The name in the progress bar.
         checkpoint: Where the levels that are done are kept. It must be the network's own.
 
@@ -55,9 +53,8 @@ def accuracy_grid(
         The accuracies (S, T), float64.
     """
     return counted_grid(
-        trained, data, fault, sigmas, draws, key, parameters=parameters, memory_mib=memory_mib, label=label,
-        checkpoint=checkpoint,
-    )[0]  # fmt: skip
+        trained, data, fault, sigmas, draws, key, parameters=parameters, label=label, checkpoint=checkpoint
+    )[0]
 
 
 def counted_grid(
@@ -69,7 +66,6 @@ def counted_grid(
     key: tuple[Any, ...],
     *,
     parameters: Where = "all",
-    memory_mib: int = 28,
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +86,7 @@ def counted_grid(
         for i, network in enumerate(networks):
             mine = list(range(i, draws, len(networks)))
             result[:, mine] = monte_carlo_grid(
-                network, data.images, data.labels, score, fault, levels, mine, key, parameters, memory_mib
+                network, data.images, data.labels, score, fault, levels, mine, key, parameters
             ).numpy()
         return result
 

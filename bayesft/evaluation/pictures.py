@@ -104,7 +104,7 @@ def detection_pictures(
     for row, model in networks.items():
         detections[row] = []
         for sigma in sigmas:
-            copy = drifted_parameters(model, fault, sigma, key, 0, parameters) if sigma else {}
+            copy = drifted_parameters(model, fault, sigma, key, 0, parameters)
             found = detect(model, [scene.image for scene in shown], copy)
             sure = [one["scores"] >= THRESHOLD for one in found]
             detections[row].append(

@@ -60,18 +60,17 @@ def assign_codewords(confusions: np.ndarray, seed: int, restarts: int = 8) -> np
     best, best_value = words[:classes], -np.inf
     for _ in range(restarts):
         chosen = random.permutation(len(words))  # the first C are in use, in the order of the classes
-        improved = True
+        value, improved = _spread(distance, weight, chosen, classes), True
         while improved:
             improved = False
             for i in range(classes):
                 for j in range(i + 1, len(words)):
-                    value = _spread(distance, weight, chosen, classes)
                     chosen[[i, j]] = chosen[[j, i]]
-                    if _spread(distance, weight, chosen, classes) > value + 1e-9:
-                        improved = True
+                    exchanged = _spread(distance, weight, chosen, classes)
+                    if exchanged > value + 1e-9:
+                        value, improved = exchanged, True
                     else:
                         chosen[[i, j]] = chosen[[j, i]]
-        value = _spread(distance, weight, chosen, classes)
         if value > best_value:
             best, best_value = words[chosen[:classes]].copy(), value
     return best

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from bayesft.models.sites import find_places
 from bayesft.modes import eval_mode
 
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 GRANULARITIES = ("layer", "stage")
 
 

@@ -341,37 +341,39 @@ class _Sources:
 
     def __init__(self, calls: list[_Call]):
         self._calls = calls
+        self._number = {call: number for number, call in enumerate(calls)}
         self._marks: dict[Any, tuple[_Call, int]] = {}
         for call in calls:
             if call.layer or call.activation or call.stands_for:
                 for position, node in enumerate(call.outputs):
                     if node is not None:
                         self._marks.setdefault(node, (call, position))
-        self._known: dict[_Call, set[tuple[_Call, int, str]]] = {}
+        self._known: dict[_Call, list[tuple[_Call, int, str]]] = {}
         self._graph = any(self._walked(call) for call in calls if call.layer)
 
-    def of(self, call: _Call) -> set[tuple[_Call, int, str]]:
-        """(call, which of its outputs, what it only steers if anything) of what goes into `call`.
+    def of(self, call: _Call) -> list[tuple[_Call, int, str]]:
+        """(call, which of its outputs, what it only steers if anything) of what goes into `call`, in the order of calls.
 
         Of several activations in a row, it is the first.
         """
         if call not in self._known:
-            self._known[call] = set()
+            self._known[call] = []
             found = set()
             for source, position, steers in self._walked(call) if self._graph else self._before(call):
                 earlier = {(s, p, steers or of_it) for s, p, of_it in self.of(source)}
                 in_a_row = source.activation and earlier and all(s.activation for s, _, _ in earlier)
                 found |= earlier if in_a_row else {(source, position, steers)}
-            self._known[call] = found
+            self._known[call] = sorted(found, key=lambda each: (self._number[each[0]], *each[1:]))
         return self._known[call]
 
-    def layers_of(self, call: _Call) -> set[_Call]:
+    def layers_of(self, call: _Call) -> list[_Call]:
         """The layers whose output `call` gives: itself, or those that it is the activation or normalisation of."""
         if call.layer:
-            return {call}
+            return [call]
         if call.stands_for:
-            return {call.stands_for}
-        return {layer for source, _, _ in self.of(call) if source is not call for layer in self.layers_of(source)}
+            return [call.stands_for]
+        found = {layer for source, _, _ in self.of(call) if source is not call for layer in self.layers_of(source)}
+        return sorted(found, key=self._number.__getitem__)
 
     def _walked(self, call: _Call) -> set[tuple[_Call, int, str]]:
         found, seen, todo = set(), set(), [(node, "") for node in call.inputs]

@@ -59,10 +59,6 @@ class Checkpoint:
             tqdm.write(f"{damage}. It is set aside as {aside.name}, and its work is done again")
             return None
 
-    def discard(self, name: str) -> None:
-        """Forget the state `name`, if there is one."""
-        (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
-
     def clear(self) -> None:
         """Forget everything: the run is complete, and its results are where they belong."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from bayesft.data import Split
-from bayesft.drift import LogNormalDrift
+from bayesft.drift import LogNormalDrift, features
 from bayesft.drift.faults import StuckCells
 from bayesft.drift.features import MiBB
 from bayesft.evaluation.devices import CALIBRATIONS, on_devices
+from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
 from bayesft.training import fit
 from tests.problems import patterns
@@ -40,6 +41,21 @@ def test_a_device_is_one_draw_for_all_images(network, fault, how):
     assert (on_devices(network, TEST, fault, [level, 2 * level], *options)[0] == found[0]).all()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize("how", [None, "bn-device", "channels"])
+def test_the_test_images_meet_the_same_faults_with_calibration_and_without(network, monkeypatch, how):
+    seeds = []
+
+    def noted(*key):
+        seeds.append(key)
+        return derive_seed(*key)
+
+    monkeypatch.setattr(features, "derive_seed", noted)
+    on_devices(network, TEST, MiBB(), [0.01], 1, ("a test",), "all", how, TRAIN.images)
+    plain = [key for key in seeds if "calibration" not in key]
+    assert {(key[0], key[1], *key[-2:]) for key in plain} == {("a test", 0, 0, 0)}, "draw 0, batch 0, call 0"
+    assert (len(plain) < len(seeds)) == (how is not None)
 
 
 def test_calibration_on_each_device_helps_where_statistics_shift(network):

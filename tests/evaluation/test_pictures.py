@@ -127,7 +127,7 @@ def test_sure_detections_of_draw_0_at_each_level_are_kept(fake):
             assert all(set(one) == {"boxes", "scores", "masks"} for one in level)
     for (model, copy), (row, sigma) in zip(fake, [(r, s) for r in networks for s in (0, 0.2, 0.5)], strict=True):
         assert model is networks[row]
-        expected = drifted_parameters(model, FAULT, sigma, KEY, 0) if sigma else {}
+        expected = drifted_parameters(model, FAULT, sigma, KEY, 0)
         assert copy.keys() == expected.keys() and all(torch.equal(copy[name], expected[name]) for name in copy)
     fake.clear()
     detection_pictures({"erm": networks["erm"]}, scenes, FAULT, [0.2], KEY, parameters="weights")

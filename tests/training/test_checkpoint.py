@@ -53,9 +53,6 @@ def test_saving_replaces_the_state_of_that_name_alone(tmp_path):
         checkpoint.save("a", {"v": torch.ones(3)}, 3)
         assert checkpoint.load("a")[0].keys() == {"v"} and checkpoint.load("a")[1] == 3
         assert checkpoint.load("b")[1] == 2
-        checkpoint.discard("a")
-        checkpoint.discard("never saved")
-        assert checkpoint.load("a") is None and checkpoint.load("b")[1] == 2
 
 
 def test_missing_name_is_none(tmp_path):
