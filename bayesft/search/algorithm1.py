@@ -84,7 +84,7 @@ def search(
 
     Raises:
         ValueError: There is nothing to search, more than a surrogate can tell apart, or no room for so many trials.
-        Diverged: Every trial diverged.
+        Diverged: No trial ended with finite scores.
     """
     from bayesft.search.optimizer import Optimizer  # scikit-optimize takes seconds to import; most rows have no search
 
@@ -105,7 +105,7 @@ def search(
             ]
             stop = EarlyStop.after(log.trials[:start], settings)
             jobs = [
-                joblib.delayed(_trial)(work, number, alpha, log.weights.get(number - 1), stop, torch.get_num_threads())
+                joblib.delayed(_trial)(work, number, alpha, log.before(number), stop, torch.get_num_threads())
                 for number, alpha in enumerate(alphas, start)
                 if number >= len(log.trials)  # the others were done before the search was killed
             ]
@@ -116,8 +116,6 @@ def search(
                 point = [h.unit(value) for h, value in zip(hyperparameters, trial.values, strict=True)]
                 optimizer.tell(point, trial.objective, trial.standard_error)
     bar.close()
-    if not log.best():
-        raise Diverged(f"{problem.label(name)}: every trial diverged; lower the lr")
     return _choose(log, work)
 
 
@@ -145,19 +143,25 @@ class _Work:
 
 
 def _trial(
-    work: _Work, number: int, alpha: dict[str, float], last: State | None, stop: EarlyStop | None, threads: int
+    work: _Work,
+    number: int,
+    alpha: dict[str, float],
+    before: tuple[State, int] | None,
+    stop: EarlyStop | None,
+    threads: int,
 ) -> tuple[Trial, State]:
     """Train under α_n, from the weights of the last trial or fresh ones, and measure u_n: the trial and its weights.
 
-    It depends on its arguments alone, so it can run in any process.
+    It depends on its arguments alone, so it can run in any process. `before` are the weights that it inherits, and the
+    epochs behind them.
     """
     torch.set_num_threads(threads)  # another number of threads would round otherwise
     problem, settings = work.problem, work.settings
     model, recipe = problem.fresh(), problem.recipe.model_copy(update={"epochs": settings.epochs})
     if settings.weights == "inherit":
         recipe = recipe.model_copy(update={"lr": settings.lr, "schedule": "constant"})
-        if last is not None:
-            model.load_state_dict(last)
+        if before is not None:
+            model.load_state_dict(before[0])
     own = () if settings.common_draws else (number,)
     halfway: list[Estimate] = []
 
@@ -188,10 +192,10 @@ def _trial(
     except Diverged as error:
         tqdm.write(f"{error} (this trial counts as failed, and the search goes on)")
         u, failed = Estimate(math.nan, math.nan), True
-        model = problem.fresh() if last is None else model
-        if last is not None:
-            model.load_state_dict(last)
-    behind = settings.epochs * (number + 1) if settings.weights == "inherit" else epochs
+        model = problem.fresh()
+        if before is not None:
+            model.load_state_dict(before[0])
+    behind = (before[1] if before else 0) + (0 if failed else epochs)
     reached = halfway[0].mean if halfway else None
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     trial = Trial(number, tuple(alpha.values()), u.mean, u.standard_error, behind, epochs, reached, stopped, failed)
@@ -205,9 +209,15 @@ def _choose(log: Log, work: _Work) -> SearchResult:
     rechecked: dict[int, float] = {}
     for trial in top:
         model.load_state_dict(log.weights[trial.number])
-        again = work.objective(model, ("recheck", trial.number), 2 * work.settings.draws)
+        try:
+            again = work.objective(model, ("recheck", trial.number), 2 * work.settings.draws)
+        except Diverged as error:
+            tqdm.write(f"{problem.label(work.name)}, trial {trial.number}: {error} (it is not chosen)")
+            continue
         rechecked[trial.number] = again.mean
         trials[trial.number] = replace(trial, recheck=again.mean, recheck_error=again.standard_error)
+    if not rechecked:
+        raise Diverged(f"{problem.label(work.name)}: no trial ended with finite scores; lower the lr")
     names = [h.name for h in work.method.hyperparameters(problem)]
     chosen = trials[max(rechecked, key=rechecked.__getitem__)]
     best = trials[top[0].number]

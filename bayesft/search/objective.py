@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from bayesft.training import Diverged
+
 
 class Estimate(NamedTuple):
     """A mean over T draws, and its standard error."""
@@ -40,11 +42,11 @@ class Objective:
         """Estimate u of a network with the draws of `purpose`.
 
         Raises:
-            ValueError: A score is not finite.
+            Diverged: A score is not finite.
         """
         count = draws or self.draws
         scores = self.scores(model, self.sigmas, range(count), (*self.key, *purpose))  # (S, T)
         u = scores.mean(0)  # (T,)
         if not u.isfinite().all():
-            raise ValueError(f"the score of a drifted copy is not finite: {u.tolist()}")
+            raise Diverged(f"the score of a drifted copy is not finite: {u.tolist()}")
         return Estimate(float(u.mean()), float(u.std() / count**0.5))

@@ -71,6 +71,12 @@ class Log:
             tensors = {f"{number}/{name}": t for number, state in self.weights.items() for name, t in state.items()}
             self.checkpoint.save(self.name, tensors, [asdict(t) for t in self.trials])
 
+    def before(self, number: int) -> tuple[State, int] | None:
+        """What trial `number` inherits: the weights of the trial before, and the epochs behind them. None: nothing."""
+        if not self.inherits or number == 0:
+            return None
+        return self.weights[number - 1], self.trials[number - 1].cumulative_epochs
+
     def best(self) -> Sequence[Trial]:
         """The best trials that ended, the earlier first where two are equal."""
         ended = [trial for trial in self.trials if not trial.stopped and not trial.failed]

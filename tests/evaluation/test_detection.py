@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 import bayesft.evaluation.detection as evaluation
 from bayesft.data.scenes import Scene, mask_boxes
 from bayesft.data.streets import street
-from bayesft.drift import LogNormalDrift, drifted_parameters
+from bayesft.drift import LogNormalDrift, drifted_parameters, fault_model
 from bayesft.evaluation.detection import METRICS, detect, drifted_map, map_grid, mean_average_precision
 from bayesft.models.detector import detector
 from bayesft.training import Checkpoint
@@ -250,6 +250,12 @@ def test_the_grid_of_all_draws(fake):
     for i, metric in enumerate(METRICS):
         expected = [[i] * 3, *([sigma + draw / 100 + i for draw in range(3)] for sigma in (0.2, 0.4))]
         assert result[metric].dtype == np.float64 and result[metric].tolist() == expected
+
+
+def test_a_fault_that_acts_at_level_0_is_measured_there_at_each_draw(fake):
+    result = map_grid(None, [], fault_model("pcm"), [0.0, 60.0], 2, KEY)
+    assert fake == [(sigma, draw) for sigma in (0.0, 60.0) for draw in range(2)]
+    assert result["box_map"][0].tolist() == [0.0, 0.01]
 
 
 @pytest.mark.parametrize("levels_done", [0, 1, 2, 3])

@@ -186,10 +186,23 @@ def test_a_trial_that_diverges_counts_as_failed_and_the_search_goes_on(weights, 
         if weights == "inherit" and n not in diverging:
             kept = method.ends[n - len([d for d in diverging if d < n])]
     assert [entry["objective"] is None for entry in found.about["trials"]] == [n in diverging for n in range(4)]
+    behind = 0  # a failed trial leaves nothing behind
+    for trial in found.trials:
+        behind = (behind if weights == "inherit" else 0) + (0 if trial.failed else trial.epochs)
+        assert trial.cumulative_epochs == behind
+
+
+def test_a_trial_whose_score_is_not_finite_counts_as_failed_and_one_measured_so_again_is_not_chosen():
+    said = {("trial", n): [0.1, math.nan, 0.9, 0.5][n] for n in range(4)}
+    said |= {("recheck", 2): math.inf, ("recheck", 3): 0.4, ("recheck", 0): 0.2}
+    found = run(make_settings(weights="scratch", top=3), Nothing(), make_problem(Told, told=told(said)))
+    assert [trial.failed for trial in found.trials] == [False, True, False, False]
+    assert tuple(found.values.values()) == found.trials[3].values
+    assert found.trials[2].recheck is None
 
 
 def test_a_search_whose_trials_all_diverge_says_so():
-    with pytest.raises(Diverged, match="tiny search seed 0: every trial diverged; lower the lr"):
+    with pytest.raises(Diverged, match="tiny search seed 0: no trial ended with finite scores; lower the lr"):
         run(make_settings(), Watched(diverging=range(4)))
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from bayesft.drift import LogNormalDrift, drifted_parameters
 from bayesft.search.objective import Objective
+from bayesft.training import Diverged
 from tests.search.searches import make_problem
 
 SIGMAS = (0.4, 1.0)
@@ -76,5 +77,5 @@ def test_the_chosen_parameters_alone_drift():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_is_refused(value):
     u = Objective(lambda *_: torch.tensor([[0.5, value]]), (0.3,), 2, ())
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         u(torch.nn.Identity(), ("trial", 0))

@@ -364,6 +364,12 @@ def test_accuracy_is_the_share_of_right_answers_over_all_batches():
     )
 
 
+def test_outputs_that_are_not_finite_are_wrong():
+    labels = torch.tensor([0, 0, 1, 1])
+    images = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")], [0.0, 1.0]])
+    assert accuracy(nn.Identity(), Split(images, labels)) == 0.5
+
+
 def test_accuracy_is_measured_without_dropout():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.99), nn.Linear(16, 4)).train()
     data = patterns(40)
