@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -24,8 +24,8 @@ from pydantic import (
 from ruamel.yaml import YAML, YAMLError
 
 from bayesft.data.fetch import checked_mirror
-from bayesft.drift import FeatureFault, any_fault
-from bayesft.drift.faults import traits_of
+from bayesft.drift import FaultModel, FeatureFault, any_fault
+from bayesft.drift.faults import check_fault_level, traits_of
 from bayesft.fault_tolerance import ROWS as FTT_ROWS
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
@@ -40,6 +40,8 @@ LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.fam
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
 DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow to import
+ANY_SIDE = ("resnet18", "preact_resnet")  # networks that take images of any side, those of CIFAR-10
+SIDE = 32  # of these images
 NOT_STRUCK = ("mlp-mnist", DETECTION)  # what a fault of activations does not meet
 FTT = "ftt"  # beside the layers of a scale: the budget of the chapter on fault-tolerant training
 TAKEN = ("ablation", "study", "ftt", "ftt-search")  # names of folders beside those of the rows
@@ -619,9 +621,6 @@ def _contradictions(p: Parameters) -> list[str]:
         if isinstance(fault, FeatureFault):
             wrong += [f"drift.model = {p.drift.model!r}: it strikes convolutions of classifiers, and {task} is none; "
                       "leave it out of tasks" for task in p.tasks if task in NOT_STRUCK]  # fmt: skip
-        if p.sigma_max > traits_of(fault).maximum:
-            highest = traits_of(fault).maximum
-            wrong.append(f"sigma_max = {p.sigma_max}, drift.model = {p.drift.model!r}: sigma_max must be <= {highest}")
     except ValueError as error:
         wrong.append(f"drift: {error}")
     for name in p.methods:
@@ -645,12 +644,19 @@ def _contradictions(p: Parameters) -> list[str]:
                 f"scales.{p.scale}: sigma_step = {budget.evaluate.sigma_step} of {task}: more than {MOST_POINTS} "
                 f"points up to sigma_max = {p.sigma_max}"
             )
-        if budget.pixels is not None and TASKS[task].metric != "accuracy":
-            wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: a detector has network.size instead")
+        if budget.pixels is not None and TASKS[task].specification["network"] not in ANY_SIDE:
+            said = (
+                "a detector has network.size instead" if task == DETECTION else "its network takes whole images alone"
+            )
+            wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: {said}")
+        elif budget.pixels is not None and SIDE % budget.pixels:
+            wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: must divide {SIDE}")
         for name in names:
             wrong += _wrong_network(p, task, name)
         wrong += _wrong_searches(p, task, names)
     wrong += _wrong_calibration(p)
+    if not wrong:
+        wrong += _wrong_levels(p, fault)
     studies = p.studies
     if studies.reference not in studies.strategies:
         known = ", ".join(studies.strategies)
@@ -682,6 +688,40 @@ def _contradictions(p: Parameters) -> list[str]:
                 key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
                 wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])
     return wrong
+
+
+def _wrong_levels(p: Parameters, fault: FaultModel | FeatureFault) -> list[str]:
+    """What `drift.model` does not allow of the levels of the run, and the rows that it has no gradient for."""
+    wrong = []
+    for key, level in _levels(p, fault):
+        try:
+            check_fault_level(fault, level)
+        except ValueError as error:
+            wrong.append(f"{key} = {level:g}, drift.model = {p.drift.model!r}: {error}")
+    trained = {name for task in p.tasks for name in p.rows_of(task) if "sigma_train" in p.values(task, p.row(name))}
+    if not traits_of(fault).differentiable:
+        wrong += [f"methods.{name}: drift.model = {p.drift.model!r} has no gradient to train with; leave the row out"
+                  for name in sorted(trained)]  # fmt: skip
+    return wrong
+
+
+def _levels(p: Parameters, fault: FaultModel | FeatureFault) -> Iterator[tuple[str, float]]:
+    """Every level at which the run uses `drift.model`, with its key."""
+    yield "sigma_max", p.sigma_max
+    blocks = {"pictures.sigmas": p.pictures.sigmas if DETECTION in p.tasks else (),
+              "boundary.sigmas": () if isinstance(fault, FeatureFault) else p.boundary.sigmas,
+              "calibration.details.sigmas": p.calibration.details.sigmas}  # fmt: skip
+    for task in p.tasks:
+        blocks[f"scales.{p.scale}: the grid of {task}"] = (0.0, p.budget(task).evaluate.sigma_step)
+        for row in map(p.row, p.rows_of(task)):
+            sigma_train = p.values(task, row).get("sigma_train")
+            blocks[f"methods: sigma_train of {row.method} on {task}"] = () if sigma_train is None else (sigma_train,)
+            found = p.row_search(task, row)
+            blocks[f"search.sigmas of {task}"] = found.sigmas if found else blocks.get(f"search.sigmas of {task}", ())
+    if p.study != "none":
+        blocks["studies.sigma_max"] = (p.studies.sigma_max,)
+    for key, levels in blocks.items():
+        yield from ((key, level) for level in levels)
 
 
 def _wrong_calibration(p: Parameters) -> list[str]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bayesft.calibration.layers import Dims, Layers, calibration_layers
 from bayesft.calibration.moments import Batch, Moments, correcting, forward, moments_of, over_calls
-from bayesft.drift.faults import FaultModel
-from bayesft.drift.passes import under_fault
+from bayesft.drift.faults import FaultModel, check_trains
+from bayesft.drift.passes import risen, under_fault
 from bayesft.drift.scope import Where
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -33,14 +33,17 @@ def calibrated_gradient(
     Returns:
         The gradient, for batches of at least two examples. With dropout, the two passes have masks of their own.
         It raises ValueError for blocks that are computed again in the backward pass (gradient checkpointing).
+
+    Raises:
+        ValueError: the level is not allowed, or the fault has no gradient.
     """
+    check_trains(fault, level)
 
     def gradient(model: nn.Module, loss: Loss, x: Batch, y: Tensor, progress: float = 1.0) -> Tensor:
-        bound = level * min(1.0, progress / rise) if rise else level
         run = partial(forward, model, x)
         found = calibration_layers(model, layers)
         clean = clean_moments(model, found, run)
-        faults = under_fault(model, fault, float(torch.rand(()) * bound), where)
+        faults = under_fault(model, fault, float(torch.rand(()) * risen(level, rise, progress)), where)
         return calibrated_backward(model, found, clean, lambda: loss(run(), y), faults)
 
     return gradient

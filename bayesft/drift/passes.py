@@ -38,6 +38,11 @@ def under_fault(
         yield
 
 
+def risen(level: float, rise: float, progress: float) -> float:
+    """The bound of the level in training: it grows from 0 to `level` over the first share `rise` of the training."""
+    return level * (min(1.0, progress / rise) if rise else 1.0)
+
+
 def faulty_outputs(
     model: nn.Module,
     x: Any,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel, traits_of
+from bayesft.drift.faults import FaultModel, check_fault_level, traits_of
 from bayesft.drift.features import FeatureFault
 from bayesft.hardening.batches import tensors
 
@@ -93,12 +93,11 @@ def checked_levels(fault: FaultModel | FeatureFault, levels: Any) -> tuple[float
     if not each or not all(is_number(level) and level >= 0 for level in each):
         raise ValueError(f"levels = {levels!r}: must be finite numbers of at least 0, and at least one")
     found = sorted(set(map(float, each)))
-    if hasattr(fault, "check_level"):
-        try:
-            for level in found:
-                fault.check_level(level)
-        except ValueError as error:
-            raise ValueError(f"levels = {levels!r}: {error}") from error
+    try:
+        for level in found:
+            check_fault_level(fault, level)
+    except ValueError as error:
+        raise ValueError(f"levels = {levels!r}: {error}") from error
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bayesft.drift.copies import learning_through, owners, perturbed, select
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.drift.features import FeatureFault, struck
+from bayesft.drift.passes import risen
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import (
@@ -189,7 +190,7 @@ class Hardening:
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
         generator = torch.Generator().manual_seed(derive_seed("hardening", self.seed, number, "level"))
-        bound = self.level * (min(1.0, progress / self.rise) if self.rise else 1.0)
+        bound = risen(self.level, self.rise, progress)
         level = bound if self.fixed else float(torch.rand((), generator=generator)) * bound
         assert self.sites is not None  # they are found before a step acts
         with dropping(self.model, self.sites, self._rates) as called, self._faulty(level, number):

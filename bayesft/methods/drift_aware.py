@@ -12,6 +12,8 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from bayesft.drift import FaultModel, FeatureFault, under_fault
+from bayesft.drift.faults import check_trains, traits_of
+from bayesft.drift.passes import risen
 from bayesft.drift.scope import Where
 from bayesft.methods.method import Hyperparameter, Look, Method
 from bayesft.training import Gradient, Loss, Problem, plain_gradient
@@ -33,11 +35,14 @@ def drift_gradient(
     Returns:
         A gradient for `fit`. Level and drift come from the global generator. A network of several inputs gets them as
         a tuple.
+
+    Raises:
+        ValueError: The level is not allowed, or the fault has no gradient.
     """
+    check_trains(fault, sigma_train)
 
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
-        bound = sigma_train * min(1.0, progress / rise) if rise else sigma_train
-        sigma = float(torch.rand(()) * bound)
+        sigma = float(torch.rand(()) * risen(sigma_train, rise, progress))
         with under_fault(model, fault, sigma, parameters):
             return plain_gradient(model, loss, x, y)
 
@@ -58,7 +63,7 @@ class DriftAware(Method):
 
     def hyperparameters(self, problem: Problem) -> tuple[Hyperparameter, ...]:
         """σ_train."""
-        return (Hyperparameter("sigma_train", 0.05, HIGHEST),)
+        return (Hyperparameter("sigma_train", 0.05, min(HIGHEST, traits_of(problem.fault).maximum)),)
 
     def gradient(self, problem: Problem, values: Mapping[str, Any]) -> Gradient:
         """The gradient under drift."""

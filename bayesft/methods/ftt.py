@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from bayesft.drift import FaultModel, FeatureFault, faulty_outputs
-from bayesft.drift.faults import Quantise, traits_of
+from bayesft.drift.faults import Quantise, check_trains, traits_of
 from bayesft.drift.montecarlo import Copy
 from bayesft.drift.passes import outputs_of
 from bayesft.drift.scope import Where, scoped
@@ -49,10 +49,7 @@ def ftt_gradient(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha = {alpha}: must be from 0 to 1")
-    if not traits_of(fault).differentiable:
-        raise ValueError(f"fault = {fault}: it has no gradient to train with")
-    if hasattr(fault, "check_level"):
-        fault.check_level(level)
+    check_trains(fault, level)
 
     def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
         stored = quantised_weights(model, bits) if bits else {}

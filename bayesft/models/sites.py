@@ -352,9 +352,9 @@ class _Sources:
         self._graph = any(self._walked(call) for call in calls if call.layer)
 
     def of(self, call: _Call) -> list[tuple[_Call, int, str]]:
-        """(call, which of its outputs, what it only steers if anything) of what goes into `call`, in the order of calls.
+        """(call, which of its outputs, what it only steers if anything) of what goes into `call`.
 
-        Of several activations in a row, it is the first.
+        They stand in the order of calls. Of several activations in a row, it is the first.
         """
         if call not in self._known:
             self._known[call] = []

@@ -136,7 +136,14 @@ def test_searches_differ_in_what_the_methods_say():
         ),
         ("scales/quick/mnist/evaluate/calibrated", {"sigma_step": 0.3, "draws": 11}, "must be at most 10"),
         ("drift/model", "mibb", "leave it out of tasks"),
-        ("drift/model", "stuck", "sigma_max must be <= 1"),
+        (
+            "drift/model",
+            "stuck",
+            "sigma_max = 1.2, drift.model = 'stuck': share of stuck cells: p = 1.2: must be from 0 to 1",
+        ),
+        ("drift/model", "reram_wan", "the grid of mlp-mnist = 0, drift.model = 'reram_wan': time since programming"),
+        ("scales/quick/mnist/pixels", 14, "pixels = 14 of mlp-mnist: its network takes whole images alone"),
+        ("scales/quick/preact18-cifar10/pixels", 12, "pixels = 12 of preact18-cifar10: must divide 32"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),
@@ -224,6 +231,22 @@ def test_what_contradicts_itself_is_refused(write, changes, said):
 def test_all_that_is_wrong_is_said_at_once(write):
     with pytest.raises(ParameterError, match=r"(?s)scale = 'papr'.*sigma_max = -1"):
         load(write(("scale", "papr"), ("sigma_max", -1)))
+
+
+def test_another_fault_is_named_wherever_it_does_not_allow_a_level(write):
+    fault = ("drift/model", "stuck"), ("sigma_max", 0.2)
+    with pytest.raises(ParameterError) as caught:
+        load(write(*fault))
+    for key in (
+        "boundary.sigmas = 1.2",
+        "search.sigmas of mlp-mnist = 1.5",
+        "sigma_train of drift_aware on lenet-mnist",
+    ):
+        assert key in str(caught.value), key
+    assert "on resnet18-cifar10" not in str(caught.value), "0.3 is a share"
+    with pytest.raises(ParameterError, match="methods.drift_aware: drift.model = 'bitflip_float32' has no gradient"):
+        load(write(("drift/model", "bitflip_float32"), ("sigma_max", 1e-4)))
+    assert load(write(("drift/model", "gaussian"), ("sigma_max", 0.3))).drift.model == "gaussian"
 
 
 def test_numbers_are_those_of_yaml_1_2(tmp_path):

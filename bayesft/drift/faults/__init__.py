@@ -11,7 +11,16 @@ from bayesft.drift.faults.bits import Float32BitFlips, Int8BitFlips, StuckBits
 from bayesft.drift.faults.composite import Composite
 from bayesft.drift.faults.device import DeviceToDevice
 from bayesft.drift.faults.gaussian import GaussianNoise
-from bayesft.drift.faults.interface import CellFault, FaultModel, Traits, WeightFault, drawn, traits_of
+from bayesft.drift.faults.interface import (
+    CellFault,
+    FaultModel,
+    Traits,
+    WeightFault,
+    check_fault_level,
+    check_trains,
+    drawn,
+    traits_of,
+)
 from bayesft.drift.faults.lognormal import LogNormalDrift
 from bayesft.drift.faults.pcm import PhaseChangeMemory
 from bayesft.drift.faults.quantise import Quantise
@@ -23,7 +32,8 @@ from bayesft.drift.faults.stuck import StuckCells
 __all__ = [
     "FAULT_MODELS", "CellFault", "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips", "GaussianNoise",
     "Int8BitFlips", "LogNormalDrift", "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention", "StuckBits",
-    "StuckCells", "Traits", "WeightFault", "drawn", "fault_model", "register", "traits_of",
+    "StuckCells", "Traits", "WeightFault", "check_fault_level", "check_trains", "drawn", "fault_model", "register",
+    "traits_of",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__, __name__ + "."):

@@ -102,6 +102,19 @@ def drawn(
     return lambda level: theta.clone() if exact and level == 0 else fault.apply(wide, sample, level).to(theta.dtype)
 
 
+def check_fault_level(fault: object, level: float) -> None:
+    """Raise ValueError where a fault that says which levels it allows does not allow `level`."""
+    if hasattr(fault, "check_level"):
+        fault.check_level(level)
+
+
+def check_trains(fault: object, level: float) -> None:
+    """Raise ValueError where one can't train under a fault of up to `level`: not allowed, or no gradient."""
+    if not traits_of(fault).differentiable:
+        raise ValueError(f"fault = {fault}: it has no gradient to train with")
+    check_fault_level(fault, level)
+
+
 class CheckedFault:
     """What all faults share: the checks of the level and the tensor, half precision, and level 0."""
 
