@@ -1,6 +1,6 @@
 # make help lists the targets. Those that need packages first make .venv from the locked list, with every file verified
 # by its SHA-256; a second call installs nothing.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 DAYS ?= 30
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check

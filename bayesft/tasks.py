@@ -54,6 +54,7 @@ TASKS = {
         "pennfudan", {"network": "detector"}, "Mask R-CNN, PennFudanPed", "j", metric="box mAP@0.5", cost=8.0
     ),
 }
+IMAGES = {"mnist": (1, 28), "cifar10": (3, 32), "gtsrb": (3, 32)}  # channels and side of classifiers' images
 # Accuracy under drift is the area under the curve from σ = 0 to here, by data set, divided by the range. It is fixed:
 # it changes neither with `sigma_max` nor with the step of a grid. Beyond it, every network on the data is at chance.
 RANGES = {"mnist": 1.5, "cifar10": 0.8, "gtsrb": 0.8, "pennfudan": 0.6}

@@ -6,12 +6,12 @@ from bayesft.methods import load
 from bayesft.store import copy_item
 from bayesft.training import Checkpoint
 from stages.common import MODELS, Item, Stage, run
-from stages.train import load_problem
+from stages.problem import load_problem
 
 
 def main() -> None:
     """Train every variant of every factor."""
-    stage = Stage("ablate")
+    stage = Stage("ablate", MODELS / "ablation")
     stage.work(train, stage.items)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from bayesft.store import Store
 from stages import ablate, evaluate, ftt_evaluate, ftt_search, ftt_train, study, train
+from stages.code import digest
 from stages.common import MODELS, Item, Stage, load_part, prepare
 from stages.timings import note_times
 
@@ -75,13 +76,9 @@ def _input(kind: str, row: str, item: Item) -> tuple[str, Path | None]:
             return "download", None
 
 
-def _named_and_trained(stage: Stage, item: Item) -> Any:
-    return train.trained(stage, ftt_train.named(item))
-
-
 MAKE: dict[str, Callable[[Stage, Item], Any]] = {
     "train": train.trained, "ablate": ablate.trained, "study": study.finished, "evaluate": evaluate.measured,
-    "evaluate-ablation": evaluate.measured, "ftt-search": ftt_search.finished, "ftt-train": _named_and_trained,
+    "evaluate-ablation": evaluate.measured, "ftt-search": ftt_search.finished, "ftt-train": train.trained,
     "ftt-evaluate": ftt_evaluate.finished,
 }  # fmt: skip
 
@@ -107,12 +104,15 @@ def _made(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stage, make, item, _ = job
     prepare(stage.machine)
+    if stage.name == "ftt-train":
+        item = ftt_train.named(item)
     began = time.perf_counter()
     try:
         make(stage, item)
     except (RuntimeError, OSError, ValueError):
         return
-    note_times(stage.name, {item["label"]: round(time.perf_counter() - began, 2)}, others=True)
+    took = round(time.perf_counter() - began, 2)
+    note_times(stage.name, {item["label"]: (digest(item), took)}, others=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ PLAN = Path("data/plan")
 DATASETS = Path("data/datasets")
 MODELS = Path("data/models")
 RESULTS = Path("data/results")
-# Packages, beside torch, that decide results.
-DECIDING = ("numpy", "scikit-learn", "scikit-optimize", "torchvision", "torchmetrics", "pycocotools")
 
 Item = dict[str, Any]
 
@@ -42,15 +39,18 @@ class Stage:
 
     Args:
         name: The stage's name in the plan, "train-awp" say.
+        folder: Where its outputs lie. It is made, also where there is nothing to do.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, folder: Path | None = None):
         self.name = name
         file = PLAN / f"{name}.json"
         if not file.exists():
             known = sorted(path.stem for path in PLAN.glob(f"{name.split('-')[0]}*.json"))
             raise ValueError(f"{file} is missing: run dvc repro plan. Planned: {', '.join(known) or 'nothing'}")
         plan = read_json(file)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self.items: list[Item] = plan["items"]
         self.machine: dict[str, Any] = plan["machine"]
         self.store = Store(ROOT / "data/store", tqdm.write)
@@ -63,8 +63,7 @@ class Stage:
 
     def key(self, item: Item, *inputs: object) -> str:
         """The key of an item in the store: it names everything that decides the item, its code included."""
-        versions = [torch.__version__, *map(version, DECIDING), platform.machine()]
-        return digest([item, inputs, self.machine, versions])
+        return digest([item, inputs, self.machine])
 
     def made(self, item: Item, build: Callable[[Path, Checkpoint], None], *inputs: Path) -> Path:
         """The folder of an item in the store, which `build` makes where there is none.
@@ -88,11 +87,11 @@ class Stage:
         began = time.perf_counter()
         order = sorted(items, key=lambda item: -item.get("cost", 0))
         jobs = [joblib.delayed(_timed)(function, self, item) for item in order]
-        lines = {}
+        of, took = {item["label"]: digest(item) for item in items}, {}
         for label, line, seconds in tqdm(_parallel(jobs), desc=self.name, total=len(jobs), unit="item", disable=None):
-            lines[label] = seconds
+            took[label] = (of[label], seconds)
             tqdm.write(f"{label}: {line} ({seconds:.1f} s)")
-        note_times(f"{self.name}{part and '-' + part}", lines)
+        note_times(f"{self.name}{part and '-' + part}", took)
         print(f"{self.name}: {len(jobs)} items in {time.perf_counter() - began:.1f} s", flush=True)
 
 
@@ -133,7 +132,11 @@ def fingerprint(path: Path) -> str:
 def _timed(function: Callable[..., str], stage: Stage, item: Item) -> tuple[str, str, float]:
     prepare(stage.machine)
     began = time.perf_counter()
-    line = function(stage, item)
+    try:
+        line = function(stage, item)
+    except Exception as error:
+        error.add_note(item["label"])
+        raise
     return item["label"], line, round(time.perf_counter() - began, 2)
 
 
@@ -153,14 +156,32 @@ def _parallel(jobs: list) -> Iterable[tuple[str, str, float]]:
 
 def _forked(jobs: list, count: int) -> Iterator[tuple[str, str, float]]:
     """The same in forked processes: they have torch already, where a fresh process takes seconds to import it."""
-    with ProcessPoolExecutor(count, get_context("fork"), _leave_on_ctrl_c) as pool:
-        for done in as_completed([pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs]):
-            yield done.result()
+    with ProcessPoolExecutor(count, get_context("fork"), _end_with, (os.getpid(),)) as pool:
+        running = [pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs]
+        try:
+            for done in as_completed(running):
+                if error := done.exception():
+                    tqdm.write(
+                        f"{': '.join(getattr(error, '__notes__', ('a worker',)))}: failed; no other item is begun"
+                    )
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _leave_on_ctrl_c() -> None:
-    """Let Ctrl-C end this worker without a traceback: the stage itself says that it stopped."""
+def _end_with(stage: int) -> None:
+    """Let this worker end with its stage, the process of that number.
+
+    Ctrl-C ends it without a traceback: the stage itself says that it stopped. A stage that is killed can't tell it.
+    """
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+    def watch() -> None:
+        while os.getppid() == stage:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _until_ctrl_c(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -195,4 +216,5 @@ def run(main: Callable[..., None], *names: str) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         if os.environ.get("BAYESFT_TRACEBACK"):
             raise
-        sys.exit(f"error: {type(error).__name__}: {error}\n(BAYESFT_TRACEBACK=1 shows where)")
+        said = ": ".join([*getattr(error, "__notes__", ()), type(error).__name__, str(error)])
+        sys.exit(f"error: {said}\n(BAYESFT_TRACEBACK=1 shows where)")

@@ -11,12 +11,12 @@ from bayesft.files import write_json
 from bayesft.training import Trained
 from stages.common import MODELS, RESULTS, Item, Stage, dataset, fingerprint, run
 from stages.parameters import load_part
-from stages.train import load_images
+from stages.problem import load_images
 
 
 def main(row: str) -> None:
     """Evaluate one row of the report, or "ablation"."""
-    stage = Stage(f"evaluate-{row}")
+    stage = Stage(f"evaluate-{row}", RESULTS / row)
     stage.work(evaluate, planned(stage))
 
 

@@ -10,12 +10,12 @@ from bayesft.methods.ftt import quantise_
 from bayesft.models.sizes import size
 from bayesft.training import Checkpoint, Trained
 from stages.common import MODELS, RESULTS, Item, Stage, run
-from stages.train import load_images
+from stages.problem import load_images
 
 
 def main() -> None:
     """Evaluate every network of the chapter."""
-    stage = Stage("ftt-evaluate")
+    stage = Stage("ftt-evaluate", RESULTS / "ftt")
     stage.work(evaluate, stage.items)
 
 

@@ -28,15 +28,14 @@ from bayesft.settings import Recipe
 from bayesft.tensors import load_tensors, save_tensors
 from bayesft.training import Checkpoint
 from stages.common import RESULTS, Item, Stage, run
-from stages.train import load_images, load_problem
+from stages.problem import load_images, load_problem
 
 FOLDER = RESULTS / "ftt-search"
 
 
 def main() -> None:
     """Train the shared networks, and search."""
-    stage = Stage("ftt-search")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    stage = Stage("ftt-search", FOLDER)
     networks = {stage.key(shared): shared for item in stage.items for shared in item["shared"]}
     stage.work(train, list(networks.values()), "shared")
     stage.work(search, stage.items)

@@ -11,7 +11,7 @@ from stages.train import trained
 
 def main() -> None:
     """Train every row of the chapter."""
-    stage = Stage("ftt-train")
+    stage = Stage("ftt-train", MODELS / "ftt")
     stage.work(train, [named(item) for item in stage.items])
 
 

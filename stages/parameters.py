@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -30,7 +30,7 @@ from bayesft.fault_tolerance import ROWS as FTT_ROWS
 from bayesft.methods import load as load_method
 from bayesft.models.networks import NETWORKS
 from bayesft.settings import Recipe, SearchSettings, Settings
-from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, TASKS, range_of
+from bayesft.tasks import ABLATIONS, DETECTION, FACTORS, IMAGES, TASKS, range_of
 
 PARAMETERS = Path("params.yaml")
 SCALES = "scales.yaml"  # beside it: the budgets
@@ -40,10 +40,16 @@ LAYERS = ("all", *DATA, *dict.fromkeys(t.family for t in TASKS.values() if t.fam
           *(f"ablation-{name}" for name in ABLATIONS), *TASKS)  # fmt: skip
 PARTS = ("images", "pixels", "network", "rows", "train", "search", "evaluate")
 DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow to import
-ANY_SIDE = ("resnet18", "preact_resnet")  # networks that take images of any side, those of CIFAR-10
-SIDE = 32  # of these images
-NOT_STRUCK = ("mlp-mnist", DETECTION)  # what a fault of activations does not meet
+NETWORK_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what building a network alone would not find
+    "width": (lambda value: type(value) in (int, float) and value > 0, "a number greater than 0"),
+    "size": (lambda value: type(value) is int and value >= 32, "a whole number of at least 32"),
+    "backbone": (lambda value: value in ("slim", "resnet18", "resnet50"), "slim, resnet18 or resnet50"),
+}
+NO_CONVOLUTION = ("mlp-mnist",)
+FTT_TASK = "resnet18-cifar10"  # whose settings other chapters' methods have in that on fault-tolerant training
+FTT_METHODS = {row.method for row in FTT_ROWS.values()}
 FTT = "ftt"  # beside the layers of a scale: the budget of the chapter on fault-tolerant training
+UNSEARCHED = ("uniform", "drift_dropout")  # what the study compares searches with: methods with given hyperparameters
 TAKEN = ("ablation", "study", "ftt", "ftt-search")  # names of folders beside those of the rows
 
 
@@ -464,6 +470,11 @@ class Parameters(Settings):
         every = [*self.studies.strategies, *self.studies.options]
         return every if self.study == "full" else [name for name in every if name in self.studies.small]
 
+    def study_methods(self) -> set[str]:
+        """The methods that the study trains, whose settings are those of the row of the same name."""
+        groups = (self.studies.strategies, self.studies.options)
+        return {*UNSEARCHED, "bayesft", *(of.method for group in groups for of in group.values())}
+
     def study_search(self, task: str, name: str) -> tuple[str, SearchSettings]:
         """One search of the study: the method, and the settings. An option is a change of the reference."""
         studies = self.studies
@@ -618,9 +629,17 @@ def _contradictions(p: Parameters) -> list[str]:
     wrong = []
     try:
         fault = any_fault(p.drift.model, p.drift.settings)
-        if isinstance(fault, FeatureFault):
-            wrong += [f"drift.model = {p.drift.model!r}: it strikes convolutions of classifiers, and {task} is none; "
-                      "leave it out of tasks" for task in p.tasks if task in NOT_STRUCK]  # fmt: skip
+        if isinstance(fault, FeatureFault) or p.drift.parameters == "convolutions":
+            key = f"drift.model = {p.drift.model!r}, drift.parameters = {p.drift.parameters!r}"
+            wrong += [
+                f"{key}: {task} has no convolution: leave it out of tasks" for task in p.tasks if task in NO_CONVOLUTION
+            ]
+            wrong += [f"{key}: the networks of {data} have no convolution: leave it out of ablation.data"
+                      for data in p.ablation.data if data == "mnist"]  # fmt: skip
+        if isinstance(fault, FeatureFault) and DETECTION in p.tasks:
+            wrong.append(
+                f"drift.model = {p.drift.model!r}: it strikes classifiers alone; leave {DETECTION} out of tasks"
+            )
     except ValueError as error:
         wrong.append(f"drift: {error}")
     for name in p.methods:
@@ -639,36 +658,44 @@ def _contradictions(p: Parameters) -> list[str]:
                     wrong.append(f"methods.{name}: needs the row {need} on {task}, since it starts from it")
         budget = p.budget(task)
         wrong += _wrong_calibrated(f"scales.{p.scale}: evaluate.calibrated of {task}", budget.evaluate)
-        if p.sigma_max / budget.evaluate.sigma_step > MOST_POINTS:
-            wrong.append(
-                f"scales.{p.scale}: sigma_step = {budget.evaluate.sigma_step} of {task}: more than {MOST_POINTS} "
-                f"points up to sigma_max = {p.sigma_max}"
-            )
-        if budget.pixels is not None and TASKS[task].specification["network"] not in ANY_SIDE:
-            said = (
-                "a detector has network.size instead" if task == DETECTION else "its network takes whole images alone"
-            )
+        side = IMAGES.get(TASKS[task].data, (0, 0))[1]
+        if budget.pixels is not None and (not side or side % budget.pixels):
+            said = f"must divide {side}" if side else "a detector has network.size instead"
             wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: {said}")
-        elif budget.pixels is not None and SIDE % budget.pixels:
-            wrong.append(f"scales.{p.scale}: pixels = {budget.pixels} of {task}: must divide {SIDE}")
         for name in names:
             wrong += _wrong_network(p, task, name)
         wrong += _wrong_searches(p, task, names)
     wrong += _wrong_calibration(p)
     if not wrong:
         wrong += _wrong_levels(p, fault)
+    grids = {task: p.sigma_max for task in (*p.tasks, *(f"ablation-{data}" for data in p.ablation.data))}
+    grids |= {task: max(p.sigma_max, p.studies.sigma_max) for task in p.studies.tasks if p.study != "none"}
+    for task, end in grids.items():
+        step = p.budget(task).evaluate.sigma_step
+        if end / step > MOST_POINTS:
+            wrong.append(f"scales.{p.scale}: sigma_step = {step} of {task}: more than {MOST_POINTS} points up to {end}")
     studies = p.studies
     if studies.reference not in studies.strategies:
         known = ", ".join(studies.strategies)
         wrong.append(f"studies.reference = {studies.reference!r}: must be one of studies.strategies ({known})")
+    elif p.study != "none" and studies.reference not in p.study_names():
+        wrong.append(
+            f"studies.small: must have studies.reference, {studies.reference!r}, that the others are compared with"
+        )
     for name in studies.small:
         if name not in (*studies.strategies, *studies.options):
             wrong.append(f"studies.small: {name!r} is no name of studies.strategies or studies.options")
     for name in set(studies.strategies) & set(studies.options):
         wrong.append(f"studies.options.{name}: the name is taken by a strategy")
+    titles = [of.title for of in (*studies.strategies.values(), *studies.options.values())]
+    wrong += [f"studies: the title {title!r} stands twice" for title in set(titles) if titles.count(title) > 1]
     for group in ("strategies", "options"):
         for name, of in getattr(studies, group).items():
             key = f"studies.{group}.{name}"
+            if not _is_name(name.replace(".", "")):
+                wrong.append(f"{key}: a name has letters, digits, _, - and . alone")
+            if name in (*UNSEARCHED, "landscape"):
+                wrong.append(f"{key}: the study has something else of this name")
             wrong += _wrong_change(f"{key}.search", of.search)
             try:
                 if load_method(of.method).searched_as == "method":
@@ -757,7 +784,7 @@ def _wrong_row(p: Parameters, name: str) -> list[str]:
         return [explain({**entry, "loc": ("methods", name, *entry["loc"])}) for entry in error.errors()]
     except ValueError as error:
         return [f"{key}: {error}"]
-    if not all(part.replace("_", "").isalnum() for part in name.split("-")):
+    if not _is_name(name):
         return [f"{key}: a row's name has letters, digits, _ and - alone"]
     wrong = []
     fields = tuple(method.Settings.model_fields)
@@ -772,8 +799,13 @@ def _wrong_row(p: Parameters, name: str) -> list[str]:
     wrong += _wrong_change(f"{key}.search", row.search or {})
     if row.search is not None and method.searched_as == "method":  # the base class, which has none
         wrong.append(f"{key}.search: {row.method} has no hyperparameters to search")
-    for task in p.tasks:
-        if wrong or not (row.tasks is None or task in row.tasks):
+    for key_of, value in row.settings.items():
+        surplus = [data for data in value if data not in DATA] if isinstance(value, dict) else []
+        wrong += [f"{key}.{key_of}.{data}: must be one of {', '.join(DATA)}" for data in surplus]
+    elsewhere = [task for task in p.studies.tasks if p.study != "none" and name in p.study_methods()]
+    elsewhere += [FTT_TASK] if p.ftt.faults and name in FTT_METHODS else []
+    for task in dict.fromkeys((*p.tasks, *elsewhere)):
+        if wrong or not (row.tasks is None or task in row.tasks or task in elsewhere):
             continue
         try:
             p.values(task, row)
@@ -783,6 +815,10 @@ def _wrong_row(p: Parameters, name: str) -> list[str]:
             if TASKS[task].metric == "accuracy" or method.detects:
                 wrong.append(f"{key}.{error}")
     return wrong
+
+
+def _is_name(name: str) -> bool:
+    return all(part.replace("_", "").isalnum() for part in name.split("-"))
 
 
 def _wrong_network(p: Parameters, task: str, name: str) -> list[str]:
@@ -795,6 +831,10 @@ def _wrong_network(p: Parameters, task: str, name: str) -> list[str]:
         where = f"methods.{name}.network.{key}" if key in change else f"scales.{p.scale}: network.{key}"
         if key not in known:
             wrong.append(f"{where} = {value!r}, of {task}: {_unknown(key, known)}")
+        elif key in NETWORK_VALUES:
+            allowed, said = NETWORK_VALUES[key]
+            if not allowed(value):
+                wrong.append(f"{where} = {value!r}, of {task}: must be {said}")
     return wrong
 
 

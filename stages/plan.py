@@ -5,27 +5,35 @@ each runs, the machine's settings. data/plan.json has a fingerprint of each, on 
 runs again when something that decides its results has changed, and only then.
 """
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bayesft.drift import FAULT_MODELS, FEATURE_FAULTS, any_fault
-from bayesft.drift.faults import traits_of
+import torch
+
+from bayesft.drift import FEATURE_FAULTS, any_fault
+from bayesft.drift.faults import Composite, traits_of
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.evaluation.grid import sigma_grid
 from bayesft.fault_tolerance import COEFFICIENTS, ROWS, SEARCHES, level_at, specification
 from bayesft.files import write_json
 from bayesft.methods import load as load_method
+from bayesft.models import build
 from bayesft.models.operations import FEATURE_OPERATIONS, WEIGHT_OPERATIONS
 from bayesft.settings import Recipe
 from bayesft.store import LIST, Store
-from bayesft.tasks import ABLATIONS, TASKS
+from bayesft.tasks import ABLATIONS, IMAGES, TASKS
 from stages.code import code_of, digest
-from stages.parameters import Parameters, Row, load
+from stages.parameters import FTT_TASK, PARAMETERS, SCALES, UNSEARCHED, ParameterError, Parameters, Row, load
 
 PLAN = Path("data/plan")
 PLANNED = Path("data/plan.json")
-FTT_DATA, FTT_TASK = "cifar10", "resnet18-cifar10"  # whose settings the methods of other chapters have there
-UNSEARCHED = ("uniform", "drift_dropout")  # what the study compares searches with: methods with given hyperparameters
+FTT_DATA = TASKS[FTT_TASK].data
+
+# Packages that decide results.
+DECIDING = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "torchmetrics", "pycocotools",
+            "pillow")  # fmt: skip
 
 Plan = dict[str, list[dict[str, Any]]]
 
@@ -33,8 +41,10 @@ Plan = dict[str, list[dict[str, Any]]]
 def main() -> None:
     """Check params.yaml and write the plan."""
     p = load()
-    machine = {"device": device(p), "kernels": p.kernels, "threads": p.threads}
+    machine = {"device": device(p), "kernels": p.kernels, "threads": p.threads, "architecture": platform.machine(),
+               "versions": {name: version(name) for name in DECIDING}}  # fmt: skip
     plan = Planner(p).plan()
+    check_networks(plan)
     fingerprints: dict[str, dict[str, str]] = {}
     for name, items in plan.items():
         content = {"items": items, "machine": machine}
@@ -53,9 +63,35 @@ def device(p: Parameters) -> str:
     """The device that the run computes on."""
     if p.device != "auto":
         return p.device
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_networks(plan: Plan) -> None:
+    """Build each network of the plan without any memory, and pass two images through it.
+
+    Raises:
+        ParameterError: A network can't be built as scales.yaml and params.yaml say, or takes no such images.
+    """
+    wrong, seen = [], set()
+    for name, items in plan.items():
+        for item in items if name == "ablate" or name.startswith("train-") else ():
+            shape = IMAGES.get(item["data"])
+            of = digest([item["specification"], item["pixels"], item["data"]])
+            if shape is None or of in seen:
+                continue
+            seen.add(of)
+            channels, side = shape[0], item["pixels"] or shape[1]
+            # The sampling of a spatial transformer has no form without memory.
+            device = "cpu" if item["specification"]["network"] == "spatial_transformer" else "meta"
+            try:
+                with torch.device(device), torch.inference_mode():
+                    build(item["specification"]).eval()(torch.zeros(2, channels, side, side))
+            except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+                said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                wrong.append(f"{item['label'].rpartition(' seed')[0]}: its network, {item['specification']}, does not "
+                             f"take images of {channels} × {side} × {side}: {said}")  # fmt: skip
+    if wrong:
+        raise ParameterError(f"{PARAMETERS}, {SCALES}:\n  " + "\n  ".join(wrong))
 
 
 def adopt() -> int:
@@ -94,10 +130,10 @@ class Planner:
         return plan
 
     def code(self, *starts: str) -> str:
-        """A fingerprint of the code that `starts` run, the fault model's among it."""
-        faults = {**FAULT_MODELS, **FEATURE_FAULTS}
-        fault = faults[self.p.drift.model].__module__.replace(".", "/")
-        starts = (*starts, f"{fault}.py")
+        """A fingerprint of the code that `starts` run, the fault model's among it, also of one that is composed."""
+        fault = any_fault(self.p.drift.model, self.p.drift.settings)
+        kinds = [fault, *(part for part, _ in fault.parts)] if isinstance(fault, Composite) else [fault]
+        starts = (*starts, *(f"{type(kind).__module__.replace('.', '/')}.py" for kind in kinds))
         if starts not in self._code:
             self._code[starts] = digest(code_of(starts))
         return self._code[starts]
@@ -122,8 +158,8 @@ class Planner:
         boundary = p.boundary.model_dump()
         recipe = {**p.recipe.model_dump(), "epochs": boundary["epochs"], "batch_size": 64, "lr": boundary["lr"]}
         drift = p.drift.model_dump()
-        if p.drift.model in FEATURE_FAULTS:  # they strike convolutions, and the classifier of Figure 1 has none
-            drift |= {"model": "lognormal", "settings": {}}
+        if p.drift.model in FEATURE_FAULTS or p.drift.parameters == "convolutions":  # this classifier has none
+            drift = {"model": "lognormal", "settings": {}, "parameters": "all"}
         return {"label": "moons", "boundary": boundary, "recipe": recipe, "drift": drift,
                 "code": self.code("stages/boundary.py")}  # fmt: skip
 
@@ -214,7 +250,6 @@ class Planner:
                     "sigma_max": p.studies.sigma_max,
                     "sigma_step": grid.sigma_step,
                     "draws": grid.draws,
-                    "code": self.code("stages/study.py", *(f"bayesft/methods/{m}.py" for m in UNSEARCHED)),
                 }
 
                 def add(name: str, method: str, like: Any, common: dict = common, **rest: Any) -> None:
@@ -228,6 +263,7 @@ class Planner:
                         "granularity": like.granularity,
                         "bounds": like.bounds,
                         "cost": like.trials * like.epochs,
+                        "code": self.code("stages/study.py", f"bayesft/methods/{method}.py"),
                         **rest,
                     })  # fmt: skip
 
@@ -238,7 +274,8 @@ class Planner:
                 for method in UNSEARCHED:
                     add(method, method, reference, kind="given", search=None)
                 add("landscape", "bayesft", reference, kind="landscape", search=reference.model_dump(),
-                    landscape=p.studies.landscape)  # fmt: skip
+                    landscape=p.studies.landscape,
+                    code=self.code("stages/study.py", "bayesft/methods/uniform.py"))  # fmt: skip
         return items
 
     def fault_tolerance(self) -> Plan:
@@ -246,7 +283,7 @@ class Planner:
         p, plan = self.p, {"ftt-search": [], "ftt-train": [], "ftt-evaluate": []}
         budget = p.ftt_budget()
         for fault in p.ftt.faults:
-            rows = {row: count for row, count in budget.seeds[fault].items()}
+            rows = budget.seeds[fault]
             named = [search for search in SEARCHES if any(ROWS[row].search == search for row in rows)]
             plan["ftt-search"] += [self.searched_architecture(fault, search) for search in named]
             for row, count in rows.items():
@@ -393,7 +430,7 @@ class Planner:
                 },
             },
             "ftt": self.rendered_ftt(),
-            "parameters": p.model_dump(mode="json", exclude={"scales", "studies", "parallel", "sigma_max"}),
+            "parameters": p.model_dump(mode="json", exclude={"scales", "parallel", "sigma_max"}),
             "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},
             "code": self.code("stages/render.py", *(f"bayesft/methods/{p.row(name).method}.py" for name in p.methods)),
         }  # fmt: skip

@@ -32,13 +32,12 @@ from bayesft.report.rows import BASELINE, Row, rows_of
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, DETECTION, range_of
 from stages.common import RESULTS, Item, Stage, run
-from stages.timings import TIMINGS
+from stages.parameters import load_part
+from stages.timings import times
 
 Files = dict[str, dict[int, dict[str, Any]]]  # what an evaluation wrote, by row and seed
 BESIDE = ("report.html", "details.md", "provenance.json")
-VERSIONS = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "pandas", "matplotlib", "dvc",
-)  # fmt: skip
+DRAWING = ("pandas", "matplotlib", "seaborn", "altair", "dvc")  # packages, beside those that decide results
 
 
 def main() -> None:
@@ -227,18 +226,20 @@ def _provenance(
     stage: Stage, plan: Item, tasks: Mapping[str, TaskResults], chapter: ftt.Chapter | None
 ) -> dict[str, Any]:
     """What the numbers were made from. A commit can't name itself, so the code is named by its fingerprint."""
+    machine = dict(stage.machine)
+    versions = machine.pop("versions") | {name: version(name) for name in DRAWING}
     data = {task: result.data for task, result in tasks.items()}
     seeds = {task: list(result.seeds) for task, result in tasks.items()}
     if chapter:
         data["ftt"], seeds["ftt"] = dict(chapter.data()), chapter.seeds()
     return {
-        "parameters": plan["parameters"],
+        "parameters": {**plan["parameters"], "sigma_max": load_part("sigma_max")},
         "budgets": plan["budgets"],
         "data": data,
         "seeds": seeds,
         "code": plan["code"],
-        "machine": {**stage.machine, "architecture": platform.machine(), "processor": _processor()},
-        "versions": {name: version(name) for name in VERSIONS},
+        "machine": {**machine, "processor": _processor()},
+        "versions": versions,
         "python": platform.python_version(),
     }
 
@@ -256,9 +257,7 @@ def _timings(path: Path) -> None:
 
     A table that has more lines stays: a partial run does not replace a whole one's.
     """
-    lines = ["stage,item,seconds"]
-    for file in sorted(TIMINGS.glob("*.json")):
-        lines += [f"{file.stem},{item},{seconds}" for item, seconds in read_json(file).items()]
+    lines = ["stage,item,seconds", *(f"{stage},{item},{seconds}" for stage, item, seconds in times())]
     if not path.exists() or path.read_text(encoding="utf-8").count("\n") <= len(lines):
         write_text(path, "\n".join(lines) + "\n")
 

@@ -16,13 +16,12 @@ from bayesft.search.objective import Objective
 from bayesft.settings import SearchSettings
 from bayesft.training import Checkpoint, Problem, Trained
 from stages.common import RESULTS, Item, Stage, run
-from stages.train import load_images, load_problem
+from stages.problem import load_images, load_problem
 
 
 def main() -> None:
     """Run the strategies and options of the study, and look at the space that they search."""
-    stage = Stage("study")
-    (RESULTS / "study").mkdir(parents=True, exist_ok=True)
+    stage = Stage("study", RESULTS / "study")
     stage.work(study, stage.items)
 
 

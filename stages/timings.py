@@ -10,16 +10,26 @@ from bayesft.files import read_json, write_text
 TIMINGS = Path("data/timings")
 
 
-def note_times(name: str, seconds: Mapping[str, float], others: bool = False) -> None:
+def note_times(name: str, seconds: Mapping[str, tuple[str, float]], others: bool = False) -> None:
     """Note how long the items of a stage took. One that was found in the store keeps the time that making it took.
 
     Args:
         name: The stage's name.
-        seconds: The time of each item, by its label.
+        seconds: By the label of each item, its fingerprint, which tells it from one of the same label under other
+            settings, and its time.
         others: Whether items that are noted already, and not among these, stay.
     """
-    file = TIMINGS / f"{name}.json"
-    with suppress(ValueError, OSError):
-        before = {item: s for item, s in read_json(file).items() if others or item in seconds}
-        seconds = {**seconds, **{item: max(s, seconds.get(item, 0)) for item, s in before.items()}}
-    write_text(file, json.dumps(seconds, indent=1, sort_keys=True) + "\n")
+    file, noted = TIMINGS / f"{name}.json", {label: list(found) for label, found in seconds.items()}
+    with suppress(ValueError, OSError, TypeError):
+        for label, (item, before) in read_json(file).items():
+            if label in noted and noted[label][0] == item:
+                noted[label][1] = max(before, noted[label][1])
+            elif label not in noted and others:
+                noted[label] = [item, before]
+    write_text(file, json.dumps(noted, indent=1, sort_keys=True) + "\n")
+
+
+def times() -> list[tuple[str, str, float]]:
+    """What was noted: stage, label of the item, seconds."""
+    return [(file.stem, label, seconds) for file in sorted(TIMINGS.glob("*.json"))
+            for label, (_, seconds) in read_json(file).items()]  # fmt: skip

@@ -4,20 +4,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bayesft.data import Images, Scenes
-from bayesft.drift import any_fault
 from bayesft.files import read_json, write_json
 from bayesft.methods import load
 from bayesft.search.algorithm1 import SearchResult, Trial, search, train_row
-from bayesft.settings import Recipe, SearchSettings
+from bayesft.settings import SearchSettings
 from bayesft.store import copy_item
-from bayesft.training import Checkpoint, Problem, Trained
-from stages.common import MODELS, Item, Stage, dataset, run
+from bayesft.training import Checkpoint, Trained
+from stages.common import MODELS, Item, Stage, run
+from stages.problem import load_problem
 
 
 def main(row: str) -> None:
     """Train one row of the report."""
-    stage = Stage(f"train-{row}")
+    stage = Stage(f"train-{row}", MODELS / row)
     if any(item["searched"] for item in stage.items):
         import bayesft.search.optimizer  # noqa: F401 (once, before the workers are forked)
     stage.work(train, stage.items)
@@ -67,39 +66,6 @@ def searched(stage: Stage, item: Item) -> SearchResult:
     log = read_json(place / "log.json")
     trials = [Trial(**{**entry, "values": tuple(entry["values"])}) for entry in log["trials"]]
     return SearchResult(trials, log["values"], trials[log["best"]], Trained.load(place / "best.safetensors"))
-
-
-def load_problem(stage: Stage, item: Item, checkpoint: Checkpoint | None = None) -> Problem:
-    """The problem that an item's method is given: never a test image."""
-    drift, rest = item["drift"], {}
-    about = {
-        "task": item["task"],
-        "specification": item["specification"],
-        "recipe": Recipe(**item["recipe"]),
-        "seed": item["seed"],
-        "fault": any_fault(drift["model"], drift["settings"]),
-        "parameters": drift["parameters"],
-        "level": item.get("level"),
-        "granularity": item["granularity"],
-        "bounds": tuple(item["bounds"]),
-        "checkpoint": checkpoint,
-    }
-    if item["data"] == "pennfudan":
-        from bayesft.evaluation.detection import DetectionProblem
-        from bayesft.training.detection import columns
-
-        scenes = Scenes.load(dataset(item["data"])).limited(item["images"]).parts
-        parts = {part: columns(scenes[part], stage.device) for part in ("train", "validation")}
-        return DetectionProblem(**about, classes=1, **parts, scenes=scenes["validation"])
-    images = load_images(item)
-    parts = images.standardised(stage.device)
-    rest = {part: parts[part] for part in ("train", "validation")}
-    return Problem(**about, classes=images.classes, **rest)
-
-
-def load_images(item: Item) -> Images:
-    """The images of an item: so many of each part, at the side that its budget says."""
-    return Images.load(dataset(item["data"])).limited(item["images"]).scaled(item["pixels"])
 
 
 def _told(found: SearchResult) -> str:

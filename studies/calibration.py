@@ -37,6 +37,7 @@ from bayesft.store import Store
 from bayesft.tasks import TASKS
 from bayesft.training import Checkpoint, Problem, Trained
 from stages.code import code_of, digest
+from stages.plan import DECIDING
 
 N = 128  # calibration images, where a question says nothing else
 DRAWS = {"mnist": 8, "digits": 8, "cifar10": 5}
@@ -117,7 +118,7 @@ class Study:
         # The library's code decides; a question that changes its meaning must change its words or `decides`.
         starts = ["bayesft/evaluation/calibrated.py", *(f"bayesft/methods/{_method(m)}.py" for m in METHODS)]
         self.code = digest(code_of(starts))
-        self.versions = [torch.__version__, version("numpy")]
+        self.machine = [{name: version(name) for name in DECIDING}, torch.backends.cpu.get_cpu_capability()]
         self.parts = cache(self._parts)
 
     def _parts(self, data: str) -> tuple[Images, dict[str, Split]]:
@@ -137,7 +138,7 @@ class Study:
 
     def item(self, about: Mapping[str, Any], build: Callable[[Path, Checkpoint], None]) -> Path | None:
         """The folder of an item, which is made where there is time; None where there is none."""
-        key = digest([about, self.code, self.versions])
+        key = digest([about, self.code, self.machine, self.parts(data_of(about["task"]))[0].about])
         found = self.store.find(key)
         if found or time.monotonic() > self.end:
             return found

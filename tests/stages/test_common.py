@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from stages.timings import note_times
+from stages.timings import note_times, times
 
 ROOT = Path(__file__).parents[2]
 STAGE = """
@@ -38,7 +39,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "sleeper.py").write_text(STAGE)
     (tmp_path / "data/plan").mkdir(parents=True)
     items = [{"label": name, "seconds": 60} for name in "abc"]
-    plan = {"items": items, "machine": {"threads": 1, "kernels": "native", "device": "cpu"}}
+    plan = {"items": items, "machine": {"threads": 1, "kernels": "native", "device": "cpu", "versions": {}}}
     (tmp_path / "data/plan/train-erm.json").write_text(json.dumps(plan))
     for name in ("params.yaml", "scales.yaml"):
         shutil.copy(ROOT / name, tmp_path)
@@ -80,10 +81,37 @@ def test_wrong_words_are_refused_with_what_is_allowed(folder):
 
 def test_the_time_of_an_item_is_that_of_making_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    note_times("train-erm", {"a": 9.0}, others=True)  # made ahead
-    note_times("train-erm", {"gone": 1.0}, others=True)
-    note_times("train-erm", {"a": 0.1, "b": 3.0})  # a was found
-    assert json.loads((tmp_path / "data/timings/train-erm.json").read_text()) == {"a": 9.0, "b": 3.0}
+    note_times("train-erm", {"a": ("quick", 9.0), "c": ("medium", 60.0)}, others=True)  # made ahead
+    note_times("train-erm", {"gone": ("quick", 1.0)}, others=True)
+    note_times("train-erm", {"a": ("quick", 0.1), "b": ("quick", 3.0), "c": ("quick", 5.0)})  # a was found
+    assert times() == [("train-erm", "a", 9.0), ("train-erm", "b", 3.0), ("train-erm", "c", 5.0)]
     (tmp_path / "data/timings/train-erm.json").write_text("damaged")
-    note_times("train-erm", {"a": 2.0})
-    assert json.loads((tmp_path / "data/timings/train-erm.json").read_text()) == {"a": 2.0}
+    note_times("train-erm", {"a": ("quick", 2.0)})
+    assert times() == [("train-erm", "a", 2.0)]
+
+
+def test_an_item_that_fails_ends_the_stage_and_is_named(folder):
+    plan = json.loads((folder / "data/plan/train-erm.json").read_text())
+    plan["items"] = [
+        {"label": name, "seconds": seconds} for name, seconds in zip("abcdef", [-1, *[1] * 5], strict=True)
+    ]
+    (folder / "data/plan/train-erm.json").write_text(json.dumps(plan))
+    process = started(folder, "erm")
+    wrong = process.communicate(timeout=50)[1]
+    assert process.returncode == 1
+    assert "error: a: ValueError: sleep length must be non-negative" in wrong
+    assert not (folder / "f").exists(), "no item is begun after that"
+
+
+def test_workers_end_with_a_stage_that_is_killed(folder):
+    process = started(folder, "erm")
+    for _ in range(600):
+        if (folder / "a").exists() and (folder / "b").exists():
+            break
+        time.sleep(0.1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
+    assert not (folder / "c").exists()

@@ -99,6 +99,19 @@ def test_the_resolver_of_a_methods_settings_decides_its_training(copy):
     assert changed == {"train.reram_v"}
 
 
+def test_the_code_of_a_method_of_the_study_decides_the_study(copy):
+    method = "  gp: {title: GP, search: {epochs: 4}}", "  gp: {title: GP, method: awp, search: {epochs: 4}}"
+    params = (copy.folder / "params.yaml").read_text(encoding="utf-8")
+    (copy.folder / "params.yaml").write_text(params.replace(*method, 1), encoding="utf-8")
+    before, copy.before = copy.before, copy.plan()
+    assert before != copy.before
+    try:
+        assert "study.all" in copy.changed("bayesft/methods/awp.py", "\n\n\n", "\n\n\nCHANGED = True\n")
+    finally:
+        copy.before = before
+        (copy.folder / "params.yaml").write_text(params, encoding="utf-8")
+
+
 def test_the_lengths_of_the_study_decide_the_study(copy):
     assert copy.changed("stages/plan.py", "for part in (1, 2, 3)", "for part in (2, 3)") == {"study.all"}
 

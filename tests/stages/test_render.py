@@ -28,8 +28,9 @@ def run(tmp_path, monkeypatch):
         "tasks": {"mlp-mnist": {"rows": list(ROWS), "seeds": [0, 1]}}, "parameters": {"seeds": [0, 1]}, "budgets": {},
         "code": "0123456789abcdef", "ftt": {"networks": []},
     }  # fmt: skip
-    machine = {"device": "cpu", "kernels": "native", "threads": 1}
+    machine = {"device": "cpu", "kernels": "native", "threads": 1, "versions": {"torch": "2"}}
     write_json(tmp_path / "data/plan/render.json", {"items": [plan], "machine": machine})
+    (tmp_path / "params.yaml").write_text("sigma_max: 0.6\n")
     for row in (*ROWS, "left-over"):
         for seed in (0, 1):
             entry = {"accuracy": [[0.9, 0.9], [0.5 + seed / 10, 0.6]], "about": {"epochs": 1}}
@@ -55,6 +56,7 @@ def test_what_the_plan_names_is_rendered_and_nothing_is_removed(run):
     said = json.loads((report / "provenance.json").read_text(encoding="utf-8"))
     assert said["code"] == "0123456789abcdef" and said["seeds"] == {"mlp-mnist": [0, 1]}
     assert said["machine"]["threads"] == 1 and said["machine"]["processor"]
+    assert said["parameters"] == {"seeds": [0, 1], "sigma_max": 0.6} and said["versions"]["torch"] == "2"
 
 
 def test_a_missing_result_is_an_error_that_names_it(run):
@@ -74,10 +76,10 @@ def test_results_of_another_run_are_refused(run, change):
 
 def test_a_partial_run_does_not_replace_the_times_of_a_whole_one(run):
     times = run / "reports/smoke-embedded/timings.csv"
-    write_json(run / "data/timings/train-erm.json", {"erm seed 0": 1.5, "erm seed 1": 2.0})
+    write_json(run / "data/timings/train-erm.json", {"erm seed 0": ["x", 1.5], "erm seed 1": ["y", 2.0]})
     render.main()
     whole = TIMED + "train-erm,erm seed 0,1.5\ntrain-erm,erm seed 1,2.0\n"
     assert times.read_text(encoding="utf-8") == whole
-    write_json(run / "data/timings/train-erm.json", {"erm seed 0": 9.0})
+    write_json(run / "data/timings/train-erm.json", {"erm seed 0": ["x", 9.0]})
     render.main()
     assert times.read_text(encoding="utf-8") == whole
