@@ -23,7 +23,7 @@ from bayesft.models import build
 from bayesft.models.operations import FEATURE_OPERATIONS, WEIGHT_OPERATIONS
 from bayesft.settings import Recipe
 from bayesft.store import LIST, Store
-from bayesft.tasks import ABLATIONS, IMAGES, TASKS
+from bayesft.tasks import ABLATIONS, DETECTION, IMAGES, TASKS
 from stages.code import code_of, digest
 from stages.parameters import FTT_TASK, PARAMETERS, SCALES, UNSEARCHED, ParameterError, Parameters, Row, load
 
@@ -148,7 +148,7 @@ class Planner:
             item = {"label": name, "data": name, "source": p.data.source, "mirror": mirror,
                     "code": self.code("stages/download.py")}  # fmt: skip
             if name == "pennfudan":
-                item["size"] = p.budget("maskrcnn-pennfudan").network["size"]
+                item["size"] = p.specification(DETECTION).get("size", 128)
             items.append(item)
         return items
 

@@ -1,5 +1,8 @@
 """A tiny run of every method on an MLP, LeNet-5 and a residual network, and what is kept of it."""
 
+import stages  # noqa: F401 (before PyTorch: the instructions that a run uses)
+
+# isort: split
 import sys
 
 import torch
@@ -48,6 +51,9 @@ GIVEN = {
     "drift_dropout": {"rate": 0.2, "sigma_train": 0.5},
     "ftna": {},
     "reram_v": {"sigma_device": 0.5, "rounds": 2, "devices": 2},
+    "calibration_aware": {"rate": 0.2, "sigma_train": 0.5},
+    "ftt": {"alpha": 0.7, "level": 1.0, "bits": 8},
+    "drift_ftt": {"alpha": 0.7, "level": 1.0, "bits": 8, "sigma_train": 0.3},
 }
 
 

@@ -81,6 +81,12 @@ def test_the_checksums_beside_the_code_are_part_of_it():
     assert "bayesft/data/pennfudan.sha256" in code.code_of(["stages/download.py"])
 
 
+def test_an_evaluation_does_not_depend_on_the_code_of_the_search():
+    for start in ("stages/evaluate.py", "stages/ablate.py", "stages/ftt_evaluate.py"):
+        found = code.code_of([start])
+        assert not any(file.startswith("bayesft/search/") for file in found), start
+
+
 def test_a_method_does_not_depend_on_the_code_of_another():
     found = code.code_of(["stages/train.py", "bayesft/methods/awp.py"])
     others = {file for file in found if file.startswith("bayesft/methods/")} - {"bayesft/methods/awp.py"}
@@ -93,7 +99,7 @@ def test_only_evaluation_and_render_read_sigma_max():
 
 
 def test_imports_for_the_type_checker_alone_decide_nothing(tmp_path):
-    text = "if TYPE_CHECKING:\n    import bayesft.tune\nelse:\n    import bayesft.files\nimport bayesft.seeds\n"
+    text = "if TYPE_CHECKING:\n    import bayesft.command\nelse:\n    import bayesft.files\nimport bayesft.seeds\n"
     (tmp_path / "module.py").write_text(text)
     found = code.direct_imports(tmp_path / "module.py")
     assert found == {"bayesft/__init__.py", "bayesft/files.py", "bayesft/seeds.py"}
