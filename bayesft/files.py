@@ -68,18 +68,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+class Unusable(ValueError):
+    """A file is missing or damaged; the message names it."""
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: The file is missing or damaged. The message names it and says what to do.
+        Unusable: The file is missing or damaged.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run dvc repro, which makes it") from None
+        raise Unusable(f"{path} is missing") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and run dvc repro, which makes it anew") from None
+        raise Unusable(f"{path} is damaged ({error})") from None
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

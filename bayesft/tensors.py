@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bayesft.files import atomic
+from bayesft.files import Unusable, atomic
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> None:
@@ -40,13 +40,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         The tensors by name, and the JSON value.
 
     Raises:
-        ValueError: The file is missing or damaged. The message names it and says what to do.
+        Unusable: The file is missing or damaged. It is a ValueError.
     """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return tensors, json.loads((file.metadata() or {})["about"])
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run dvc repro, which makes it") from None
+        raise Unusable(f"{path} is missing") from None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and run dvc repro, which makes it anew") from None
+        raise Unusable(f"{path} is damaged ({error})") from None

@@ -16,7 +16,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from bayesft.files import checksum, read_json
+from bayesft.files import Unusable, checksum, read_json
 from bayesft.store import Store
 from bayesft.training import Checkpoint
 from stages.code import digest
@@ -122,10 +122,10 @@ def fingerprint(path: Path) -> str:
     """The checksum of an input.
 
     Raises:
-        ValueError: The file is missing.
+        Unusable: The file is missing.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: run dvc repro, which makes it")
+        raise Unusable(f"{path} is missing")
     return checksum(path)
 
 
@@ -216,5 +216,6 @@ def run(main: Callable[..., None], *names: str) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         if os.environ.get("BAYESFT_TRACEBACK"):
             raise
+        remedy = "\nRemove the file, if it is there, and run dvc repro, which makes it" * isinstance(error, Unusable)
         said = ": ".join([*getattr(error, "__notes__", ()), type(error).__name__, str(error)])
-        sys.exit(f"error: {said}\n(BAYESFT_TRACEBACK=1 shows where)")
+        sys.exit(f"error: {said}{remedy}\n(BAYESFT_TRACEBACK=1 shows where)")

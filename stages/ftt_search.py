@@ -18,6 +18,7 @@ from bayesft.search.architecture import (
     MeanReward,
     SharedReward,
     halving,
+    reward_of,
     search_architectures,
     train_shared,
 )
@@ -116,7 +117,7 @@ def _found(stage: Stage, item: Item, parts: dict[str, Split], checkpoint: Checkp
     )
 
     def worth(pair: tuple[float, float]) -> float:
-        return (1 - settings.alpha) * pair[0] + settings.alpha * pair[1]
+        return reward_of(pair, settings.alpha)
 
     networks = _networks(item, found.architecture, parts)
     content = {

@@ -83,6 +83,12 @@ class Found:
         return Architecture.parse(self.best.architecture)
 
 
+def reward_of(accuracies: tuple[float, float], alpha: float) -> float:
+    """(1 − α_r) · accuracy + α_r · accuracy under the fault."""
+    clean, faulty = accuracies
+    return (1 - alpha) * clean + alpha * faulty
+
+
 def search_architectures(
     space: Space,
     reward: Reward,
@@ -111,7 +117,7 @@ def search_architectures(
     """
 
     def worth(pair: tuple[float, float]) -> float:
-        return (1 - settings.alpha) * pair[0] + settings.alpha * pair[1]
+        return reward_of(pair, settings.alpha)
 
     strategy = strategy or STRATEGIES[settings.strategy](space, seed)
     kept = checkpoint.load("candidates") if checkpoint else None
@@ -218,8 +224,7 @@ def train_shared(
                 part = Split(*(tensor[number : number + recipe.batch_size] for tensor in validation))
                 reward = SharedReward(shared, part, setting, 1, ("controller", seed, epoch, number))
                 (asked,) = controller.ask(1)
-                clean, faulty = reward(asked, "search")
-                controller.tell([asked], [(1 - alpha_reward) * clean + alpha_reward * faulty])
+                controller.tell([asked], [reward_of(reward(asked, "search"), alpha_reward)])
         return False
 
     if checkpoint is not None and controller is not None:

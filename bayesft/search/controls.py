@@ -13,7 +13,7 @@ from bayesft.methods.ftt import quantise_
 from bayesft.models.cells import Architecture, Space
 from bayesft.models.networks import build
 from bayesft.models.sizes import matched, size
-from bayesft.search.architecture import FaultSetting, Reward
+from bayesft.search.architecture import FaultSetting, Reward, reward_of
 from bayesft.seeds import derive_seed
 from bayesft.training import accuracy
 from bayesft.training.trained import accuracy_score
@@ -63,13 +63,13 @@ def of_its_size(
 
 
 def alone_reward(network: nn.Module, data: Split, setting: FaultSetting, draws: int, alpha: float) -> float:
-    """The reward of a network that was trained by itself: (1 − α_r) · accuracy + α_r · accuracy under the fault."""
+    """The reward, by `reward_of`, of a network that was trained by itself."""
     quantised = quantise_(network, setting.bits) if setting.bits else network
     clean = accuracy(quantised, data)
     faulty = monte_carlo_grid(
         quantised, *data, accuracy_score, setting.fault, [setting.level], range(draws), ("alone",), setting.parameters
     )
-    return (1 - alpha) * clean + alpha * float(faulty.mean())
+    return reward_of((clean, float(faulty.mean())), alpha)
 
 
 def agreement(

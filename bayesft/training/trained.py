@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from bayesft.data import Split
 from bayesft.drift import FaultModel, LogNormalDrift, monte_carlo_grid
 from bayesft.drift.faults.interface import Scope
+from bayesft.files import Unusable
 from bayesft.models import Site, build, find_sites
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
@@ -161,21 +162,21 @@ class Trained:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: The file is missing or damaged, or a weight is not finite. The message names the file.
+            Unusable: The file is missing or damaged, or a weight is not finite. It is a ValueError.
         """
         tensors, header = load_tensors(path)
         codebook = tensors.pop("codebook", None)
         members: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise ValueError(f"{path}: {key} is not finite: remove the file and run dvc repro")
+                raise Unusable(f"{path} is damaged ({key} is not finite)")
         try:
             for key, tensor in tensors.items():
                 index, name = key.split("/", 1)
                 members.setdefault(int(index), {})[name] = tensor
             return cls(header["specification"], [members[i] for i in sorted(members)], codebook, header["about"])
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} holds no trained network: remove it and run dvc repro") from None
+            raise Unusable(f"{path} is damaged (it holds no trained network)") from None
 
 
 def decode_codewords(logits: Tensor, codebook: Tensor) -> Tensor:
