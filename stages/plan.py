@@ -25,7 +25,8 @@ from bayesft.settings import Recipe
 from bayesft.store import LIST, Store
 from bayesft.tasks import ABLATIONS, DETECTION, IMAGES, TASKS
 from stages.code import code_of, digest
-from stages.parameters import FTT_TASK, PARAMETERS, SCALES, UNSEARCHED, ParameterError, Parameters, Row, load
+from stages.parameters import Parameters, load
+from stages.schema import FTT_TASK, PARAMETERS, SCALES, UNSEARCHED, ParameterError, Row
 
 PLAN = Path("data/plan")
 PLANNED = Path("data/plan.json")
