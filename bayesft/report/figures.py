@@ -58,7 +58,7 @@ def figure_1(maps: Boundaries, folder: Path, note: str) -> str:
 def figure_2(results: Mapping[str, Results], folder: Path) -> str:
     """The ablations: accuracy against σ, one row of panels a data set, one panel a factor, one curve a variant."""
     columns = max(map(len, results.values()))
-    figure = plt.figure(figsize=(PAGE, 2.45 * len(results)), layout="constrained")
+    figure = plt.figure(figsize=(PAGE, 2.9 * len(results)), layout="constrained")
     parts = figure.subfigures(len(results), 1, squeeze=False)[:, 0]
     for part, (name, factors) in zip(parts, results.items(), strict=True):
         ablation, first = ABLATIONS[name], next(iter(factors.values()))
@@ -77,8 +77,8 @@ def figure_2(results: Mapping[str, Results], folder: Path) -> str:
             ax.label_outer(remove_inner_ticks=False)
             handles, labels = ax.get_legend_handles_labels()
             ax.legend(
-                handles[1:], labels[1:], fontsize=6.5, frameon=True, framealpha=0.75, edgecolor="none", borderpad=0.2,
-                handlelength=2.6, labelspacing=0.3, loc="best",
+                handles[1:], labels[1:], loc="upper center", bbox_to_anchor=(0.5, -0.26), fontsize=6.5, borderpad=0.2,
+                handlelength=2.6, labelspacing=0.3,
             )  # fmt: skip
     save(figure, folder, "figure2")
     return "One line a variant; dotted grey: chance."
@@ -131,12 +131,18 @@ def _panels(results: Results, folder: Path, name: str, draw: Callable[[Axes, str
         squeeze=False, layout="constrained",
     )  # fmt: skip
     used = axes.flat[: len(results)]
+    alike: dict[str, list[Axes]] = {}  # panels of one metric, which have one scale
     for i, (ax, (task, result)) in enumerate(zip(used, results.items(), strict=True)):
         draw(ax, task, result)
+        alike.setdefault(ax.get_ylabel(), []).append(ax)
         if i % columns and ax.get_ylabel() == axes.flat[i - i % columns].get_ylabel():
             ax.set_ylabel("")
         if i + columns < len(results):
             ax.set_xlabel("")
+    for same in alike.values():
+        low, high = zip(*(ax.get_ylim() for ax in same), strict=True)
+        for ax in same:
+            ax.set_ylim(min(low), max(high))
     shown = _shown(used, results.values())
     if empty:  # the legend has room beside the last panels
         for ax in axes.flat[-empty:]:
@@ -183,7 +189,7 @@ def _gains(ax: Axes, task: str, result: TaskResults) -> None:
     ax.axhline(0, color=result.look(BASELINE).colour, lw=1, zorder=1)
     for place, row in enumerate(rows):
         curve(ax, result.sigmas, result.differences(row, BASELINE), result.look(row), result.title(row), place)
-    ax.set(xlim=(0, ends), ylabel=f"gain in {TASKS[task].metric}")
+    ax.set(xlim=(0, ends), ylabel=f"gain in {TASKS[task].metric} over ERM")
 
 
 def _shown_to(results: Sequence[TaskResults], rows: Sequence[Sequence[str]]) -> float:

@@ -84,7 +84,13 @@ def chance_line(axes: Axes, classes: int) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name`.png to read and `name`.pdf for papers, as wide as it is drawn. Its caption is text of the page."""
+    """Write `name`.png to read and `name`.pdf for papers, as wide as it is drawn. Its caption is text of the page.
+
+    The report's name, which says scale and data, stands small beside it. It is the name of `folder`, or of the folder
+    around it where that one is called "figures".
+    """
+    report = Path(folder).parent.name if Path(folder).name == "figures" else Path(folder).name
+    figure.text(1, 1, report, rotation=90, ha="left", va="top", fontsize=5, color="0.5")
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
         with atomic(Path(folder) / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight", pad_inches=0.03)

@@ -4,6 +4,7 @@ import copy
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import astuple, replace
 
 import matplotlib.pyplot as plt
@@ -59,13 +60,13 @@ def draw(kind, folder, results, ablations, pictures):
 def test_figures_are_png_and_pdf_of_the_same_bytes_each_time(
     tmp_path, monkeypatch, results, ablations, pictures, kind, names
 ):
-    draw(kind, tmp_path / "first", results, ablations, pictures)
+    draw(kind, tmp_path / "first/mine", results, ablations, pictures)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # what time it is must not matter
-    draw(kind, tmp_path / "second", results, ablations, pictures)
-    written = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    draw(kind, tmp_path / "second/mine", results, ablations, pictures)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "first/mine").iterdir()}
     assert sorted(written) == sorted(f"{name}.{suffix}" for name in names for suffix in ("png", "pdf"))
     for name, content in written.items():
-        assert content == (tmp_path / "second" / name).read_bytes(), name
+        assert content == (tmp_path / "second/mine" / name).read_bytes(), name
         if name.endswith("png"):
             assert content.startswith(b"\x89PNG\r\n\x1a\n") and b"Software" not in content
         else:
@@ -82,6 +83,15 @@ def test_saved_bytes_follow_what_is_drawn(tmp_path):
 
     one, same, higher = save("a", 1), save("b", 1), save("c", 2)
     assert one == same and all(x != y for x, y in zip(one, higher, strict=True))
+
+
+@pytest.mark.parametrize("folder", ["reports/quick-embedded/figures", "data/figures/quick-embedded"])
+def test_a_figure_names_its_report(folder, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(style.Figure, "savefig", lambda figure, *_, **__: said.append(figure.texts[0].get_text()))
+    monkeypatch.setattr(style, "atomic", lambda path: nullcontext(path))
+    style.save(plt.figure(), tmp_path / folder, "a")
+    assert said == ["quick-embedded"] * 2
 
 
 def test_a_panel_of_its_own_is_as_wide_as_a_column_of_a_paper(tmp_path, results):
@@ -182,6 +192,14 @@ def test_gains_are_paired_differences_from_erm(drawn, results):
     for row in controls:
         assert lines[ROWS[row]] == [e.mean for e in result.differences(row, "erm")]
     assert "paired by seed" in caption
+
+
+def test_gains_of_one_metric_have_one_scale(drawn, results, detections):
+    given = {"mlp-mnist": results(seeds=(0, 1, 2)), "lenet-mnist": results(rows=["erm", "bayesft"])}
+    figures.figure_gains({**given, DETECTION: detections()}, "folder")
+    first, second, other = drawn["gains"].axes[:3]
+    assert first.get_ylim() == second.get_ylim() != other.get_ylim()
+    assert (first.get_ylabel(), other.get_ylabel()) == ("gain in accuracy over ERM", "gain in box mAP@0.5 over ERM")
 
 
 def test_the_control_without_norm_has_a_figure(drawn, results):
@@ -298,6 +316,7 @@ def test_figure_2_has_a_row_of_panels_for_each_data_set(drawn, ablations):
         for variant, values in lines.items():
             assert values == [e.mean for e in result.curve(variant)]
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(factor.variants)
+        assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0  # it hides nothing
 
 
 def test_figure_2_of_data_sets_with_other_factors(drawn, ablations):
