@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.evaluation.statistics import Estimate, estimate, p_value, paired
@@ -30,8 +31,8 @@ from bayesft.fault_tolerance import CHANNELS, COEFFICIENTS, ROWS
 from bayesft.methods import Look
 from bayesft.models.cells import KINDS, Architecture, CellPlan
 from bayesft.report.claims import CONTRADICTED, LEVEL, MARGIN, MORE_COST, NOT_RUN, SUPPORTED, after_holm, by_sign, worst
-from bayesft.report.details import markdown
-from bayesft.report.results import FEW, counted
+from bayesft.report.details import capital, markdown
+from bayesft.report.results import FEW, counted, measured, settled
 from bayesft.report.style import COLUMN, PAGE, curve, save, titled
 from bayesft.tasks import STAND_INS
 
@@ -40,10 +41,15 @@ MARKERS, DASHES = "osD^vPX*pdhH<>", ("-", "--", "-.", ":")
 SEARCHED = ("found", "random-1", "random-2", "random-3", "largest")  # cells of equal size
 NAMES = {"stuck": "stuck cells (adSAF)", "mibb": "bit flips of multipliers (MiBB)", "lognormal": "log-normal drift"}
 SHORT = {"stuck": "stuck cells", "mibb": "bit flips", "lognormal": "drift"}
-AXES = {"stuck": "share of stuck cells p", "mibb": "share of faulty multiply-accumulates", "lognormal": "drift level σ"}
-HOW = {"bn-device": "batch norm by device", "bn-pooled": "batch norm pooled", "channels": "calibrated"}
-CURVES = ("plain", "ftt", "found", "drift_dropout", "drift_ftt")  # rows with a curve; the gains have all
-COLOURS = dict(zip(CURVES, ("#949494", "#0173b2", "#de8f05", "#000000", "#117733"), strict=True))
+AXES = {"stuck": "share of stuck cells p", "mibb": "share of faulty products (log scale)", "lognormal": "drift level σ"}
+SYMBOLS = {"stuck": "p", "mibb": "p_m", "lognormal": "σ"}
+HOW = {"bn-device": "batch norm by device", "bn-pooled": "batch norm pooled", "channels": "calibrated"}  # in tables
+CURVES = ("plain", "ftt", "found", "bayesft", "drift_dropout")  # rows with a curve; the gains have all
+COLOURS = dict(zip(CURVES, ("#949494", "#0173b2", "#de8f05", "#d55e00", "#000000"), strict=True))
+CALIBRATED = (  # what the gains show of a network: as it is, and with each calibration
+    (None, "as it is", "black", "o"), ("bn-device", CALIBRATIONS["bn-device"], "#0173b2", "s"),
+    ("bn-pooled", CALIBRATIONS["bn-pooled"], "#de8f05", "D"), ("channels", CALIBRATIONS["channels"], "#029e73", "^"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,12 @@ class Chapter:
         several = sum(row == key[1] for _, row in self.networks) > 1
         return ROWS[key[1]].title + (f" under {SHORT[key[0]]}" if several else "")
 
+    def level(self, fault: str) -> float:
+        """The level of a fault at which networks are compared."""
+        return float(
+            next(of["faults"][fault]["level"] for key in self.under(fault) for of in self.networks[key].values())
+        )
+
     def data(self) -> Mapping[str, Any]:
         """Which images all of it is on."""
         return next(of["data"] for seeds in self.networks.values() for of in seeds.values())
@@ -136,7 +148,10 @@ _SIGNS = {"greater": ">", "at least": "≥", "size": "costs no more than"}
 
 @dataclass(frozen=True)
 class Measure:
-    """Accuracy of a row, trained for one fault, under a fault at its level; `how`: calibrated so."""
+    """Accuracy of a row, trained for one fault, under a fault at its level; `how`: calibrated so.
+
+    Its text names the fault of training where that is another one.
+    """
 
     row: str
     trained: str
@@ -144,8 +159,9 @@ class Measure:
     how: str | None = None
 
     def __str__(self) -> str:
+        trained = f" under {SHORT[self.trained]}" if self.trained != self.under and not ROWS[self.row].alike else ""
         calibrated = f", {CALIBRATIONS[self.how]}" if self.how else ""
-        return ROWS[self.row].title + calibrated
+        return ROWS[self.row].title + trained + calibrated
 
 
 @dataclass(frozen=True)
@@ -158,10 +174,10 @@ class Comparison:
     over: str = ""
 
     def __str__(self) -> str:
-        where = f" under {NAMES[self.first.under]}"
+        where = f"{NAMES[self.first.under]}: "
         if self.kind == "slope":
-            return f"slope over {self.over}{where}"
-        return f"{self.first} {_SIGNS[self.kind]} {self.second}{where}"
+            return f"{where}slope over {self.over}"
+        return f"{where}{self.first} {_SIGNS[self.kind]} {self.second}"
 
 
 @dataclass(frozen=True)
@@ -203,9 +219,9 @@ CLAIMS = (
     Claim("F7", "Capacity and operations matter for the accuracy under faults",
           (*(Comparison(Measure("found", f, f), None, "slope", "log₁₀ of the multiply-accumulates") for f in _BOTH),
            Comparison(Measure("found", "mibb", "mibb"), None, "slope", "the mean strike rate"))),
-    Claim("C1", "Batch norm calibrated on each device raises the accuracy of a plain network",
+    Claim("C1", "Batch norm estimated again on each device raises the accuracy of a plain network",
           tuple(c for f in _BOTH for c in _greater(("plain", f, f, "bn-device"), ("plain", f, f)))),
-    Claim("C2", "The remedies add up: fault-tolerant training with batch norm calibrated is above either",
+    Claim("C2", "The remedies add up: fault-tolerant training with batch norm estimated again is above either",
           tuple(c for f in _BOTH for c in _greater(("ftt", f, f, "bn-device"), ("ftt", f, f),
                                                    ("plain", f, f, "bn-device")))),
     Claim("X1", "BayesFT carries over to the faults of FTT-NAS",
@@ -267,19 +283,19 @@ def _look(chapter: Chapter, claim: Claim, comparison: Comparison) -> Finding:
     if second is None:  # a slope
         slopes = _slopes(chapter, first, comparison.over)
         if slopes is None:
-            return Finding(claim, comparison, NOT_RUN, why="fewer than three cells of this run have been trained")
+            return Finding(claim, comparison, NOT_RUN, why="fewer than three cells were trained in this run")
         said, why = by_sign(True, len(slopes))
         return Finding(claim, comparison, said, estimate(slopes), _p(slopes), seeds=len(slopes), why=why)
     if kind == "size":
         one_size, other_size = (chapter.size(side.row, side.trained) for side in (first, second))
         if one_size is None or other_size is None:
-            return Finding(claim, comparison, NOT_RUN, why="a network is not of this run")
+            return Finding(claim, comparison, NOT_RUN, why="a row was not trained in this run")
         ratio = one_size[1] / other_size[1]
         verdict = SUPPORTED if ratio <= MORE_COST else CONTRADICTED
         return Finding(claim, comparison, verdict, Estimate(ratio, 0.0, "counted", 1))
     one, other = (chapter.at(side.row, side.trained, side.under, side.how) for side in (first, second))
     if one is None or other is None:
-        return Finding(claim, comparison, NOT_RUN, why="too small: a row is not of this run")
+        return Finding(claim, comparison, NOT_RUN, why="a row was not trained in this run")
     seeds = min(len(one), len(other))
     one, other = one[:seeds], other[:seeds]
     above = MARGIN if kind == "at least" else 0.0
@@ -319,6 +335,12 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
     for place, fault in zip(axes[0], faults, strict=True):
         for number, key in enumerate(key for key in looks if key in chapter.under(fault)):
             _curve(place, chapter, key, fault, looks[key], number)
+        again = {key: values for key in looks if (values := chapter.at(key[1], key[0], fault, "bn-device")) is not None}
+        for number, (key, values) in enumerate(again.items()):
+            aside = offset_copy(place.transData, figure, 3.5 * (number - (len(again) - 1) / 2), units="points")
+            e = measured(values)
+            place.errorbar(chapter.level(fault), e.mean, yerr=_bar(e), marker=looks[key].marker, mfc="white", ms=4.5,
+                           lw=0.8, color=looks[key].colour, transform=aside, zorder=4, clip_on=False)  # fmt: skip
         place.set(ylim=(0, None), xlabel=AXES[fault])
         if fault == "mibb":
             levels = sorted({x for of in chapter.networks.values() for each in of.values() if fault in each["faults"]
@@ -330,11 +352,12 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
         if fault != "lognormal":
             place.axvline(chapter.plan["faults"][fault]["level"], color="0.5", lw=0.8, ls=":")
         alone = any(len(chapter.networks[key]) == 1 for key in looks if key in chapter.under(fault))
-        bands = "95 % bands over seeds" + "; of 1 seed, over devices" * alone
+        single = f"; of 1 seed, {'over devices' if _devices(chapter, fault) >= FEW else 'none'}"
+        bands = "95 % bands over seeds" + single * alone
         titled(place, NAMES[fault], f"{chapter.images()}, {_counts(chapter, fault)}", bands)
     axes[0, 0].set_ylabel("accuracy")
     handles = {h.get_label(): h for place in axes[0] for h in place.get_legend_handles_labels()[0]}
-    hollow = "hollow: batch norm estimated again by device"
+    hollow = CALIBRATIONS["bn-device"]
     handles |= {hollow: Line2D([], [], color="0.3", ls="", marker="o", mfc="none", label=hollow)}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3, fontsize=7)
     save(figure, folder, "ftt_faults")
@@ -343,20 +366,24 @@ def figure_faults(chapter: Chapter, folder: Path) -> None:
 def _curve(place: Axes, chapter: Chapter, key: tuple[str, str], fault: str, look: Look, number: int) -> None:
     seeds = [chapter.networks[key][seed]["faults"][fault] for seed in sorted(chapter.networks[key])]
     levels = seeds[0]["levels"]
-    estimates = [estimate(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
-    few = f" ({counted(len(seeds), 'seed')})" if len(seeds) < FEW else ""
-    curve(place, levels, estimates, look, chapter.title(key) + few, number)
-    if "bn-device" in seeds[0]["calibrated"]:
-        mean = np.mean([of["calibrated"]["bn-device"] for of in seeds])
-        place.plot([seeds[0]["level"]], [mean], look.marker, mfc="none", mec=look.colour, ms=6, clip_on=False)
+    estimates = [measured(np.array([of["accuracy"][i] for of in seeds])) for i in range(len(levels))]
+    curve(place, levels, estimates, look, _counted_title(chapter, key), number)
+
+
+def _bar(e: Estimate) -> float:
+    return 0.0 if math.isnan(e.half_width) else e.half_width
 
 
 def _counts(chapter: Chapter, fault: str) -> str:
-    of = [each for key in chapter.under(fault) for each in chapter.networks[key].values()]
     seeds = {len(chapter.networks[key]) for key in chapter.under(fault)}
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    devices = len(of[0]["faults"][fault]["accuracy"][0])
-    return f"{count} seed{'s' * (max(seeds) > 1)}, {counted(devices, 'device')}"
+    return f"{count} seed{'s' * (max(seeds) > 1)}, {counted(_devices(chapter, fault), 'device')}"
+
+
+def _devices(chapter: Chapter, fault: str) -> int:
+    """How many devices each network was measured on."""
+    of = next(each for key in chapter.under(fault) for each in chapter.networks[key].values())
+    return len(of["faults"][fault]["accuracy"][0])
 
 
 def figure_cells(chapter: Chapter, folder: Path) -> None:
@@ -365,27 +392,32 @@ def figure_cells(chapter: Chapter, folder: Path) -> None:
     figure, axes = plt.subplots(count, 2, figsize=(PAGE, 2.1 * count), squeeze=False, layout="constrained")
     for row, ((fault, search), content) in zip(axes, chapter.searches.items(), strict=True):
         architecture = Architecture.parse(content["best"])
+        longest = max(n - source for plan in architecture for n, edges in enumerate(plan, 2) for source, _ in edges)
         for place, kind, plan in zip(row, KINDS, architecture, strict=True):
-            _cell(place, plan)
-            titled(place, f"{_search(search)} under {SHORT[fault]}: {kind} cell", *_told(content))
+            _cell(place, plan, 0.3 + 0.25 * longest)
+            titled(place, f"{_search(search)} under {SHORT[fault]}: {kind} cell")
+    figure.suptitle(f"found on {_images_used(chapter)}", fontsize=7)
     save(figure, folder, "ftt_cells")
 
 
-def _cell(place: Axes, plan: CellPlan) -> None:
-    """Draw a cell: the inputs 0 and 1 and the nodes in a line, of each node one edge above it and one below."""
+def _cell(place: Axes, plan: CellPlan, height: float) -> None:
+    """Draw a cell: the inputs 0 and 1 and the nodes in a line, of each node one edge above it and one below.
+
+    `height` is half of the panel's, in distances of two nodes.
+    """
     for node, edges in enumerate(plan, 2):
         for (source, operation), bend in zip(edges, (-0.5, 0.5), strict=True):
             place.annotate("", (node, 0), (source, 0), arrowprops={
                 "arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "color": "0.45", "shrinkA": 8,
                 "shrinkB": 8})  # fmt: skip
-            top = (source + node) / 2, bend / 2 * (source - node)  # of the arc
-            place.text(*top, operation, fontsize=6.5, ha="center", va="center",
-                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+            top = bend / 2 * (source - node)  # of the arc; the text is on it, or in it where it is short
+            inside = 0.4 if node - source == 1 else 1.0
+            place.text((source + node) / 2, inside * top, operation, fontsize=6.5, ha="center", va="center",
+                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # fmt: skip
     for spot in range(len(plan) + 2):
         colour = "#dbe9f6" if spot < 2 else "#fde9c9"
         box = {"boxstyle": "circle", "facecolor": colour}
         place.text(spot, 0, str(spot), fontsize=8, ha="center", va="center", bbox=box)
-    height = 0.3 + 0.25 * (len(plan) + 1)
     place.set(xlim=(-0.3, len(plan) + 1.3), ylim=(-height, height), aspect="equal")
     place.axis("off")
 
@@ -395,13 +427,24 @@ def _search(name: str) -> str:
     return name.upper() if name in COEFFICIENTS else "each trained alone"
 
 
-def _told(content: Mapping[str, Any]) -> list[str]:
-    """What the agreement gate says of a search: the correlation, and where it is not there, what follows."""
-    gate = content.get("gate")
-    if not gate:
-        return []
-    said = [f"two shared networks: Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}"]
-    return said if gate["p"] <= LEVEL else [*said, "shared weights do not tell architectures apart here"]
+def _images_used(chapter: Chapter) -> str:
+    """The images of titles, and how many of them training has."""
+    return f"{chapter.images()}, {chapter.data()['images_used']['train']:,} images"
+
+
+def _correlation(gate: Mapping[str, Any]) -> str:
+    return f"Spearman's ρ = {gate['rho']:.2f}, p = {gate['p']:.2g}"
+
+
+def _agreement(chapter: Chapter) -> list[str]:
+    """How alike two shared networks of a search rank architectures, and what follows where they do not."""
+    said = []
+    for (fault, search), content in chapter.searches.items():
+        if gate := content.get("gate"):
+            apart = "" if gate["p"] <= LEVEL else " Shared weights do not tell architectures apart here."
+            said.append(f"**{_search(search)} under {NAMES[fault]}: two shared networks rank architectures with "
+                        f"{_correlation(gate)}.{apart}**")  # fmt: skip
+    return said
 
 
 def figure_ranks(chapter: Chapter, folder: Path) -> bool:
@@ -422,13 +465,15 @@ def figure_ranks(chapter: Chapter, folder: Path) -> bool:
         row[0].scatter(*content["gate"]["rewards"][:2], color="0.3", s=18)
         row[0].set(xlabel="reward, first shared network", ylabel="reward, second shared network")
         count = len(content["gate"]["architectures"])
-        titled(row[0], f"{SHORT[key[0]]}: {count} random architectures", *_told(content))
+        titled(row[0], f"{SHORT[key[0]]}: {count} random architectures", f"{chapter.images()}, one search",
+               _correlation(content["gate"]))  # fmt: skip
         if len(points[key]) >= FEW:
             for x, y, name in points[key]:
                 row[1].scatter(x, y, s=22, color=COLOURS["ftt"])
                 row[1].annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
             row[1].set(xlabel="reward with shared weights", ylabel="accuracy, trained alone")
-            titled(row[1], "shared weights against training alone", _alone(points[key]))
+            titled(row[1], "shared weights against training alone", f"{chapter.images()}, {_counts(chapter, key[0])}",
+                   _alone(points[key]))  # fmt: skip
         elif columns == 2:
             row[1].remove()
     save(figure, folder, "ftt_ranks")
@@ -447,46 +492,40 @@ def _alone(points: Sequence[tuple[float, float, str]]) -> str:
 
 
 def figure_gains(chapter: Chapter, folder: Path) -> bool:
-    """What each row and calibration gains over plain ResNet-20 at the level of each fault; whether it is there."""
+    """What each row gains over plain ResNet-20 at the level of each fault, with each calibration and without.
+
+    Returns whether plain ResNet-20 is there.
+    """
     plains = {fault: plain for fault in chapter.faults() if (plain := chapter.at("plain", fault, fault)) is not None}
     if not plains:
         return False
-    gains = {fault: _gains(chapter, fault, plain) for fault, plain in plains.items()}
-    shown = {place: of for place, of in _places(chapter) if any(place in found for found in gains.values())}
-    figure, axes = plt.subplots(
-        1, len(plains), figsize=(PAGE, 1 + 0.15 * len(shown)), squeeze=False, layout="constrained", sharey=True
-    )
-    for ax, (fault, found) in zip(axes[0], gains.items(), strict=True):
-        for height, place in enumerate(reversed(shown)):
-            if place in found:
-                gain, colour = found[place], "0.2" if place[1] is None else COLOURS["ftt"]
-                ax.errorbar(gain.mean, height, xerr=gain.half_width, fmt="o", ms=3.5, capsize=2, color=colour)
+    keys = list(dict.fromkeys(key for fault in plains for key in chapter.under(fault)))
+    size = (PAGE, 1.4 + 0.26 * len(keys))
+    figure, axes = plt.subplots(1, len(plains), figsize=size, squeeze=False, layout="constrained", sharey=True)
+    for ax, (fault, plain) in zip(axes[0], plains.items(), strict=True):
+        for height, key in enumerate(reversed(keys)):
+            each = [(values, *look) for how, *look in CALIBRATED if (key[1], how) != ("plain", None)
+                    and (values := chapter.at(key[1], key[0], fault, how)) is not None]  # fmt: skip
+            for place, (values, label, colour, marker) in enumerate(each):
+                e = settled(paired(values[: len(plain)], plain[: len(values)]))
+                y = height + 0.2 * ((len(each) - 1) / 2 - place)
+                ax.errorbar(e.mean, y, xerr=_bar(e), color=colour, fmt=marker, ms=3, lw=1, label=label)
         ax.axvline(0, color="0.5", lw=0.8)
-        ax.set_yticks(range(len(shown)), list(reversed(shown.values())), fontsize=6.5)
-        ax.set_ylim(-0.7, len(shown) - 0.3)
-        titled(ax, SHORT[fault], _counts(chapter, fault))
-    said = f"accuracy on {chapter.images()} minus that of {ROWS['plain'].title}, paired; 95 % intervals over seeds"
-    figure.supxlabel(said, fontsize=8)
+        ax.set_yticks(range(len(keys)), [_counted_title(chapter, key) for key in reversed(keys)], fontsize=6.5)
+        ax.set_ylim(-0.7, len(keys) - 0.3)
+        ax.set_xlabel(f"gain in accuracy\nover {ROWS['plain'].title}")
+        counts = f"{chapter.images()}, {_counts(chapter, fault)}"
+        titled(ax, f"{SHORT[fault]}, {SYMBOLS[fault]} = {chapter.level(fault):.2g}", counts)
+    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=7)
     save(figure, folder, "ftt_gains")
     return True
 
 
-def _places(chapter: Chapter) -> list[tuple[tuple[tuple[str, str], str | None], str]]:
-    """Each network, with each calibration and without, and how it is called."""
-    keys = dict.fromkeys(key for fault in chapter.faults() for key in chapter.under(fault))
-    return [((key, how), chapter.title(key) + (f", {HOW[how]}" if how else ""))
-            for key in keys for how in (None, *CALIBRATIONS)]  # fmt: skip
-
-
-def _gains(chapter: Chapter, fault: str, plain: np.ndarray) -> dict[tuple[tuple[str, str], str | None], Estimate]:
-    """The gain under a fault over the plain network of each network, with each calibration and without."""
-    found = {}
-    for key in chapter.under(fault):
-        for how in (None, *CALIBRATIONS):
-            values = chapter.at(key[1], fault if key[0] == "any" else key[0], fault, how)
-            if values is not None and (key[1], how) != ("plain", None):
-                found[key, how] = paired(values[: len(plain)], plain[: len(values)])
-    return found
+def _counted_title(chapter: Chapter, key: tuple[str, str]) -> str:
+    """A row's name, with the number of its seeds where they are few."""
+    count = len(chapter.networks[key])
+    return chapter.title(key) + (f" ({counted(count, 'seed')})" if count < FEW else "")
 
 
 def draw(chapter: Chapter, folder: Path) -> list[str]:
@@ -505,11 +544,13 @@ def draw(chapter: Chapter, folder: Path) -> list[str]:
 
 CAPTIONS = {
     "ftt_faults": "Accuracy against the fault level, a panel a fault. Dotted: the level of training. Hollow: batch "
-    "norm calibrated on each device.",
+    "norm estimated again on each device.",
     "ftt_cells": "The cells that were found. 0 and 1 are the outputs of the two cells before, the others add up what "
-    "their two edges give. sep, dil, rcb: separable, dilated and plain convolutions of a size; max, avg: pooling.",
+    "their two edges give. sep, dil, rcb: separable, dilated and plain convolutions of a size; conv1: 1 × 1 "
+    "convolution; max, avg: pooling; skip: identity; none: nothing.",
     "ftt_ranks": "Whether shared weights rank architectures: two shared networks, and shared against alone.",
-    "ftt_gains": "Gains over plain ResNet-20, with every control and calibration.",
+    "ftt_gains": "Accuracy at the level above each panel minus that of plain ResNet-20, as it is; 95 % intervals over "
+    "seeds, over devices in a row with 1 seed. No mark: not measured.",
 }
 
 
@@ -527,8 +568,7 @@ def section(chapter: Chapter, folder: Path, alone: bool = False) -> str:
         f"for training). {CAPTIONS['ftt_faults']} Of {len(of)} claims: {counts}. Tables, every comparison and "
         f"{len(pictures) - 1} more figures: [details.md](details.md).",
         *([_verdicts(found)] if alone else []),
-        *(f"**{_search(search)} under {NAMES[fault]}: {': '.join(_told(content))}.**"
-          for (fault, search), content in chapter.searches.items() if content.get("gate")),
+        *_agreement(chapter),
         *_undertrained(chapter),
     ])  # fmt: skip
 
@@ -539,8 +579,15 @@ def _verdicts(found: Sequence[Finding]) -> str:
     for claim, own in by_claim(found):
         each = Counter(finding.verdict for finding in own)
         parts = ", ".join(f"{count} {name}" for name, count in each.items())
-        lines[claim.number] = {"claim": str(claim), "verdict": f"**{verdict(own)}**", "comparisons": parts}
+        lines[claim.number] = {"claim": str(claim), "verdict": _said(own), "comparisons": parts}
     return markdown(pd.DataFrame(lines).T)
+
+
+def _said(own: Sequence[Finding]) -> str:
+    """A claim's verdict; where it was not run, how many of its comparisons were."""
+    ran = sum(finding.verdict != NOT_RUN for finding in own)
+    some = f" ({ran} of {len(own)} comparisons {'was' if ran == 1 else 'were'})" if ran else ""
+    return f"**{verdict(own)}**" + some * (verdict(own) == NOT_RUN)
 
 
 def tables(chapter: Chapter, folder: Path) -> str:
@@ -573,32 +620,27 @@ def tables(chapter: Chapter, folder: Path) -> str:
     parts += [
         "F: claims of FTT-NAS. C: calibration as a control. X: whether one remedy carries over to the other fault."
     ]
-    for (fault, search), content in chapter.searches.items():
-        told = f" **{': '.join(_told(content))}.**" if _told(content) else ""
-        parts.append(f"{_search(search)} under {NAMES[fault]} found `{content['best']}`.{told}")
+    parts += [f"{capital(_search(search))} under {NAMES[fault]} found `{content['best']}`."
+              for (fault, search), content in chapter.searches.items()]  # fmt: skip
+    parts += _agreement(chapter)
     return "\n\n".join(parts) + "\n"
 
 
 def _accuracy_table(chapter: Chapter) -> str:
-    faults = chapter.faults()
-    calibrated = [how for how in CALIBRATIONS if any(
-        chapter.at(row, "stuck" if f == "any" else f, fault, how) is not None
-        for f, row in chapter.networks for fault in faults)]  # fmt: skip
-    columns = ["parameters", "MACs (M)", "seeds", "clean", *(NAMES[fault] for fault in faults)]
-    columns += [f"{fault}, {how}" for fault in faults if fault != "lognormal" for how in calibrated]
-    lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    order = list(ROWS)
+    """A line a row: its size, and its accuracy under each fault, as it is and with each calibration."""
+    faults, order, table = chapter.faults(), list(ROWS), {}
     for trained, row in sorted(chapter.networks, key=lambda key: (order.index(key[1]), key[0])):
-        fault = faults[0] if trained == "any" else trained
-        size = chapter.size(row, fault)
+        size = chapter.size(row, trained)
         assert size is not None  # it is one of the networks
         parameters, macs = size
-        cells = [f"{parameters:,}", f"{macs / 1e6:.2f}", str(len(chapter.networks[trained, row]))]
-        cells += [shown(chapter.clean(row, fault)), *(shown(chapter.at(row, fault, under)) for under in faults)]
-        cells += [shown(chapter.at(row, fault, under, how))
-                  for under in faults if under != "lognormal" for how in calibrated]  # fmt: skip
-        lines.append(f"| {chapter.title((trained, row))} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = {"parameters": f"{parameters:,}", "MACs (M)": f"{macs / 1e6:.2f}"}
+        cells |= {"seeds": str(len(chapter.networks[trained, row])), "clean": shown(chapter.clean(row, trained))}
+        cells |= {NAMES[under]: shown(chapter.at(row, trained, under)) for under in faults}
+        cells |= {f"{SHORT[under]}, {HOW[how]}": shown(chapter.at(row, trained, under, how))
+                  for under in faults for how in CALIBRATIONS}  # fmt: skip
+        table[chapter.title((trained, row))] = cells
+    whole = pd.DataFrame(table).T
+    return markdown(whole.loc[:, (whole != "–").any()])
 
 
 def _undertrained(chapter: Chapter) -> list[str]:
@@ -617,9 +659,7 @@ def _undertrained(chapter: Chapter) -> list[str]:
 
 def shown(values: np.ndarray | None) -> str:
     """The mean of accuracies (seeds, devices) with its interval; "–" where there are none."""
-    if values is None:
-        return "–"
-    return _text(estimate(values))
+    return "–" if values is None else _text(measured(values))
 
 
 def _text(e: Estimate, sign: str = "") -> str:
@@ -629,19 +669,21 @@ def _text(e: Estimate, sign: str = "") -> str:
 
 
 def _claims_table(chapter: Chapter) -> str:
-    lines = ["| | claim | verdict | comparison | difference | p (Holm) | seeds |", "|---" * 7 + "|"]
+    """A line a claim, and one for each of its comparisons; those that were not run have one together."""
+    lines: list[tuple[str, ...]] = []
     for claim, own in by_claim(findings(chapter)):
-        lines.append(f"| **{claim.number}** | {claim} | **{verdict(own)}** | | | | |")
+        lines.append((f"**{claim.number}**", str(claim), _said(own), "", "", "", ""))
         for each in (each for each in own if each.verdict != NOT_RUN):
             d = each.difference
             found = "–" if d is None else f"{d.mean:.2f} ×" if each.comparison.kind == "size" else _text(d, "+")
             p = "–" if math.isnan(each.corrected) else f"{each.corrected:.2g}"
             why = f" ({each.why})" if each.why else ""
-            lines.append(f"| | | {each.verdict}{why} | {each.comparison} | {found} | {p} | {each.seeds or '–'} |")
+            lines.append(("", "", each.verdict + why, str(each.comparison), found, p, str(each.seeds or "–")))
         missing = [each.why for each in own if each.verdict == NOT_RUN]
         if missing:
-            lines.append(f"| | | {NOT_RUN} | {len(missing)} of {len(own)} comparisons: {missing[0]} | – | – | – |")
-    return "\n".join(lines)
+            lines.append(("", "", NOT_RUN, f"{len(missing)} of {len(own)} comparisons: {missing[0]}", "–", "–", "–"))
+    columns = ["", "claim", "verdict", "comparison", "difference", "p (Holm)", "seeds"]
+    return markdown(pd.DataFrame(lines, columns=columns).set_index(""))
 
 
 def table(chapter: Chapter) -> dict[str, Any]:

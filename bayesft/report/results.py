@@ -189,7 +189,7 @@ class TaskResults:
         """
         devices = max(self.devices_of(row) for row in rows)
         if len(values) > 1 or devices == 1:
-            return estimate(values)
+            return measured(values)
         return Estimate(float(values.mean()), float("nan"), "devices", devices)
 
     def devices_of(self, row: str) -> int:
@@ -275,8 +275,9 @@ class TaskResults:
     def intervals(self) -> str:
         """How many seeds there are and what the intervals are over, in a few words."""
         draws = next(iter(self.accuracy.values())).shape[2]
-        seeds = f"{len(self.seeds)} seeds, 95 % intervals over seeds"
-        return seeds if len(self.seeds) > 1 else f"1 seed, 95 % intervals over {draws} draws"
+        if len(self.seeds) > 1:
+            return f"{len(self.seeds)} seeds, 95 % intervals over seeds"
+        return f"1 seed, {'95 % intervals over' if draws >= FEW else 'no intervals:'} {counted(draws, 'draw')}"
 
     def searched(self) -> str:
         """How the trials of the method that the study is about were trained, in words; "" where there are none."""
@@ -300,7 +301,13 @@ class TaskResults:
             return f"95 % interval over {len(self.seeds)} training seeds ({numbers}; {draws} drift draws each)"
         several = {row: count for row in self.rows() if (count := self.devices_of(row)) > 1}
         of = "".join(f"; {self.title(row)}: its {count} devices, no interval" for row, count in several.items())
-        return f"95 % interval over {draws} drift draws{of} (1 seed: {self.seeds[0]})"
+        said = "95 % interval over" if draws >= FEW else "no interval:"
+        return f"{said} {counted(draws, 'drift draw')}{of} (1 seed: {self.seeds[0]})"
+
+    def means(self) -> str:
+        """What a table shows, in words."""
+        band = self.band()
+        return f"mean{',' if band.startswith('no') else ' ±'} {band}"
 
     def images(self) -> str:
         """Which images, from where and how many, in words."""
@@ -310,7 +317,17 @@ class TaskResults:
 
 
 NOT_MEASURED = "not measured"
-FEW = 3  # seeds: with fewer, a difference carries their number where it stands
+FEW = 3  # seeds: with fewer, a difference carries their number where it stands; draws: with fewer, no interval
+
+
+def measured(values: np.ndarray) -> Estimate:
+    """The mean of `values` (seeds, draws), as `settled`."""
+    return settled(estimate(values))
+
+
+def settled(e: Estimate) -> Estimate:
+    """An estimate; without its interval where that is over fewer than 3 draws, of which none says anything."""
+    return replace(e, half_width=float("nan")) if e.over == "draws" and e.count < FEW else e
 
 
 def known(e: Estimate | None) -> Estimate:

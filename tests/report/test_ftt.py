@@ -6,7 +6,7 @@ from scipy import stats
 
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.fault_tolerance import ROWS
-from bayesft.report.ftt import CLAIMS, NAMES, Chapter, findings, tables, verdict
+from bayesft.report.ftt import CLAIMS, NAMES, Chapter, findings, shown, tables, verdict
 
 DATA = {"name": "shapes", "source": "embedded", "classes": 10, "images_used": {"train": 10, "validation": 5, "test": 5}}
 
@@ -46,7 +46,7 @@ def test_a_clear_gain_of_three_seeds_supports_a_claim():
     first, second = of(found, "F1")
     assert (first.verdict, first.seeds) == ("supported", 3)
     assert first.difference.mean == pytest.approx(0.3) and first.corrected < 0.05
-    assert second.verdict == "not run" and "row is not of this run" in second.why
+    assert second.verdict == "not run" and "a row was not trained" in second.why
     assert verdict([first, second]) == "not run" and verdict([first]) == "supported"
 
 
@@ -134,6 +134,29 @@ def test_the_page_says_what_was_trained_too_briefly_and_shows_the_papers_numbers
     page = tables(made, tmp_path)
     assert "ResNet-20, FTT loses 0.100 of clean accuracy against the plain network" in page
     assert "0.400 ±" in page and "86.2 against 68.1 (paper, other scale)" in page
+
+
+def test_comparisons_have_words_of_their_own():
+    said = [str(each) for claim in CLAIMS for each in claim.comparisons]
+    assert len(set(said)) == len(said)
+    assert "log-normal drift: ResNet-20, FTT under bit flips > ResNet-20, plain" in said
+
+
+def test_a_claim_that_was_not_run_says_how_many_of_its_comparisons_were(tmp_path):
+    made = chapter(found={"accuracy": 0.6}, random_1={"accuracy": 0.5})
+    page = tables(made, tmp_path)
+    assert "| **not run** (1 of 8 comparisons was) |" in page and "| **not run** |" in page
+
+
+def test_accuracies_under_drift_have_their_calibrated_columns(tmp_path):
+    page = tables(chapter(plain={"accuracy": 0.4, "calibrated": 0.7, "under": ("stuck", "lognormal")}), tmp_path)
+    assert "| stuck cells, batch norm by device | drift, batch norm by device |" in page
+    assert "batch norm pooled" not in page and page.count("0.700 ±") == 2
+
+
+def test_one_seed_of_two_devices_has_no_interval():
+    made = chapter(1, plain={"accuracy": 0.4}).at("plain", "stuck", "stuck")
+    assert "±" in shown(made) and shown(made[:, :2]) == "0.385"
 
 
 def test_claims_have_numbers_of_their_own():
