@@ -25,6 +25,7 @@ from bayesft.report.page import (
     more_section,
     page,
     tables_section,
+    tells,
     what_one_sees,
 )
 from bayesft.report.results import TaskResults, accuracies_table, curves_table, measures_table, searches_table
@@ -36,7 +37,6 @@ from stages.parameters import load_part
 from stages.timings import times
 
 Files = dict[str, dict[int, dict[str, Any]]]  # what an evaluation wrote, by row and seed
-BESIDE = ("report.html", "details.md", "provenance.json")
 DRAWING = ("pandas", "matplotlib", "seaborn", "altair", "dvc")  # packages, beside those that decide results
 
 
@@ -65,16 +65,17 @@ def main() -> None:
     for of, table in tables.items():
         write_text(folder / f"{of}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder / "metrics.json", metrics(tasks))
-    title = f"BayesFT, reproduced: {plan['scale']}, {plan['source']} data"
+    title = f"BayesFT, reproduced: {plan['report']}"
+    beside = ["details.md", "provenance.json", *(f"{of}.csv" for of, table in tables.items() if tells(table))]
     seen = what_one_sees(tasks, ablations, studies, maps)
     numbers = tables_section(tasks, note)
     sections = [
-        claims_section(judged),
+        claims_section(judged, chapter is not None),
         figures_section(captions, seen, tasks),
         calibration.section(calibrated, contracts, folder / "figures"),
         ftt.section(chapter, folder / "figures", alone=not tasks) if chapter else "",
         numbers,
-        more_section([*BESIDE, *(f"{of}.csv" for of in tables)]),
+        more_section(["report.html"] * bool(tasks) + beside + ["figures/ftt.json"] * bool(chapter)),
     ]
     write_text(folder / "README.md", page(title, sections, numbers))
     write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
@@ -106,8 +107,9 @@ def _draw(
         captions["norm"] = figures.figure_norm(tasks, folder)
     if ablations:
         captions["figure2"] = figures.figure_2(ablations, folder)
-    moons = f"Two noisy half-moons (scikit-learn), {len(maps.points)} test points"
-    captions["figure1"] = figures.figure_1(maps, folder, moons)
+    if tasks or ablations:
+        moons = f"Two noisy half-moons (scikit-learn), {len(maps.points)} test points"
+        captions["figure1"] = figures.figure_1(maps, folder, moons)
     if DETECTION in tasks and (of_pictures := _detections(plan, tasks[DETECTION], folder)):
         captions["figure4"] = of_pictures
     if tuned := {task: result for task, result in tasks.items() if result.tuned()}:
@@ -141,7 +143,7 @@ def _detections(plan: Item, result: TaskResults, folder: Path) -> str:
     found = {row: levels for pictures in each for row, levels in pictures.detections.items()}
     pictures = Pictures(each[0].images, each[0].truths, each[0].sigmas, found)
     part_of_report = result.data["source"] == "embedded"
-    where = folder if part_of_report else Path("data/figures") / plan["scale"]
+    where = folder if part_of_report else Path("data/figures") / plan["report"]
     data = f"Data: {result.data['name']} ({result.data['source']}); 1 seed ({seed})"
     caption = figures.figure_4(pictures, result, where, data)
     if not part_of_report:

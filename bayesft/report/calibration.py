@@ -16,14 +16,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bayesft.evaluation.statistics import Estimate, estimate
+from bayesft.evaluation.statistics import Estimate
+from bayesft.methods import Look
 from bayesft.report.claims import NOT_RUN, UNDER_CALIBRATION, Finding, claims_table, judge, shown_difference, verdict
 from bayesft.report.details import markdown
-from bayesft.report.results import TaskResults, counted, known, show
-from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, accuracy_axes, chance_line, curve, save, titled
+from bayesft.report.results import TaskResults, counted, known, measured, show
+from bayesft.report.style import COLUMN, PAGE, VARIANT_LOOKS, accuracy_axes, curve, save, titled
 from bayesft.tasks import TASKS
 
 MARK = "+cal"
+APART = 0.2  # of a row's height: how far its two marks lie above and below its middle
 CONTRACT = (
     f"{MARK} is another contract: each device is accessed and runs a few unlabelled training images, and it has a "
     "digital scale and offset a channel (docs/calibration.md). Such rows are compared with the same row without, and "
@@ -117,7 +119,7 @@ def contracts(found: Mapping[str, Calibrated], budgets: Mapping[str, Mapping[str
 def contracts_table(judged: Sequence[Judged]) -> pd.DataFrame:
     """Every comparison in both contracts, one line each: what `contracts.csv` has."""
     tables = [claims_table(of) for of in judged]
-    for table, contract in zip(tables, ("published", "calibrated"), strict=True):
+    for table, contract in zip(tables, ("uncalibrated", "calibrated"), strict=True):
         table.insert(0, "contract", contract)
     return pd.concat(tables, ignore_index=True)
 
@@ -134,7 +136,7 @@ def _contracts(judged: Sequence[Judged]) -> list[str]:
         lines[number] = {
             "the paper's claim": one.claim.said,
             "comparison": str(one.comparison),
-            "as published": shown_difference(one),
+            "without calibration": shown_difference(one),
             "verdict": one.verdict,
             "calibrated": shown_difference(same),
             "verdict then": other.verdict,
@@ -143,7 +145,8 @@ def _contracts(judged: Sequence[Judged]) -> list[str]:
         return []
     said = f"With every device calibrated, {differ} of these {len(lines)} verdicts differ"
     return [
-        f"{said} (areas over the σ at which calibrated copies were measured; [contracts.csv](contracts.csv)):",
+        f"{said}. Both are judged on the copies that were calibrated too, over their σ, so a verdict may differ from "
+        "the first table's ([contracts.csv](contracts.csv)):",
         markdown(pd.DataFrame(lines).T),
     ]
 
@@ -190,10 +193,13 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
         for row in of.rows:
             place, colour = places[result.title(row)], result.look(row).colour
             without, with_it = known(result.area(row)), known(result.area(row + MARK))
-            ax.plot([without.mean, with_it.mean], [place] * 2, color=colour, lw=1.5, ls="-" if of.clear(row) else ":")
-            for e, face in ((without, "white"), (with_it, colour)):
-                ax.errorbar(e.mean, place, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=3.5, lw=0.6)
-        ax.set(yticks=list(places.values()), ylim=(0.6 - len(places), 0.6), xlim=(least, 1), xlabel=TASKS[task].metric)
+            points = ((without, place + APART, "white"), (with_it, place - APART, colour))
+            ends = [e.mean for e, *_ in points], [height for _, height, _ in points]
+            ax.plot(*ends, color=colour, lw=1.2, ls="-" if of.clear(row) else ":")
+            for e, height, face in points:
+                ax.errorbar(e.mean, height, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=3.5, lw=0.8)
+        ax.set(yticks=list(places.values()), ylim=(0.6 - len(places), 0.6), xlim=(least, 1))
+        ax.set_xlabel(f"{TASKS[task].metric},\nmean over σ")
         ax.set_yticklabels(list(places), fontsize=6.5)
         ax.xaxis.set_tick_params(labelbottom=True)
         name, _, data = result.heading(task).partition(", ")
@@ -213,8 +219,9 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
 def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
     """How many images; which layers; and a device that was calibrated once and has drifted on. Returns the caption."""
     figure, axes = plt.subplots(
-        len(found), 3, figsize=(12, 3.6 * len(found)), squeeze=False, layout="constrained", width_ratios=(3, 3, 4)
-    )
+        len(found), 3, figsize=(PAGE, 3.1 * len(found)), squeeze=False, layout="constrained",
+        width_ratios=(3, 3, 4),
+    )  # fmt: skip
     for (left, middle, right), (task, of) in zip(axes, found.items(), strict=True):
         result, rows = of.results, list(of.details)
         for i, row in enumerate(rows):
@@ -222,7 +229,7 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
             counts = {**of.details[row]["images"], str(of.images): result.accuracy[row + MARK]}
             counts = dict(sorted(counts.items(), key=lambda entry: int(entry[0])))
             means = [of.mean(values) for values in counts.values()]
-            curve(left, list(map(int, counts)), means, look, result.title(row) + MARK, i)
+            curve(left, list(map(int, counts)), means, look, result.title(row), i)
             left.axhline(known(result.area(row)).mean, color=look.colour, ls=":", lw=1)
             layers = {"none": result.accuracy[row], **of.details[row]["layers"], "all": result.accuracy[row + MARK]}
             for place, values in enumerate(reversed(layers.values())):
@@ -231,31 +238,35 @@ def figure_details(found: Mapping[str, Calibrated], folder: Path) -> str:
                 middle.errorbar(
                     e.mean, place - shift, xerr=_half(e), color=look.colour, marker=look.marker, ls="", capsize=2
                 )
-            middle.set_yticks(range(len(layers)), list(reversed(layers)), fontsize=8)
-        left.set(xscale="log", xlabel="calibration images", ylabel=f"mean accuracy, {of.range}")
-        left.set_xticks(list(map(int, counts)), list(counts))
+            middle.set_yticks(range(len(layers)), list(reversed(layers)), fontsize=7)
+        left.set(xscale="log", xlabel="calibration images", ylabel=f"mean {TASKS[task].metric}, {of.range}")
+        left.set_xticks(list(map(int, counts)), list(counts), fontsize=6)
         left.minorticks_off()
-        left.legend(fontsize=7)
-        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals(), "dotted: without calibration")
-        middle.set_xlabel(f"mean accuracy, {of.range}")
+        titled(left, f"({TASKS[task].panel}) {result.heading(task)}", result.intervals())
+        middle.set_xlabel(f"mean {TASKS[task].metric}, {of.range}")
         titled(middle, "which layers are calibrated")
         _further(right, of, rows[0])
+        for ax, columns, title in ((left, 1, "calibrated; dotted: without"), (right, 2, "calibrated")):
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=columns, fontsize=7, title=title,
+                      title_fontsize=7)  # fmt: skip
     save(figure, folder, "calibration-details")
-    return "Left: how many images. Middle: which layers. Right: a device that is calibrated once, and drifts on."
+    return (
+        "Left: how many images. Middle: which layers. Right: a device that is calibrated once, and drifts on; dotted "
+        "line: chance."
+    )
 
 
 def _further(ax: Axes, of: Calibrated, row: str) -> None:
     """Accuracy of a row's copies that were calibrated at one σ and are used at each."""
     result = of.results
     accuracy_axes(ax, result.sigmas[-1])
-    chance_line(ax, result.data["classes"])
+    ax.axhline(1 / result.data["classes"], color="0.45", ls=":", lw=1.2, zorder=1)  # chance
     curves = {"never": result.accuracy[row]}
     curves |= {f"at σ = {at}": values for at, values in of.details[row]["calibrated_at"].items()}
     curves["at each σ"] = result.accuracy[row + MARK]
-    looks = [replace(result.look(row), dashes=":"), *VARIANT_LOOKS[: len(curves) - 2], result.look(row)]
+    looks = [result.look(row), *VARIANT_LOOKS[: len(curves) - 2], Look("black", (0, (5, 1)), "x")]
     for i, ((label, values), look) in enumerate(zip(curves.items(), looks, strict=True)):
-        curve(ax, result.sigmas, [estimate(values[:, j]) for j in range(len(result.sigmas))], look, label, i)
-    ax.legend(fontsize=7, title="calibrated", title_fontsize=7)
+        curve(ax, result.sigmas, [measured(values[:, j]) for j in range(len(result.sigmas))], look, label, i)
     titled(ax, f"{result.title(row)}: used at σ", "a device that drifts on after its calibration")
 
 

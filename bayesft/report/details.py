@@ -25,7 +25,7 @@ def details(
     pictured: bool = True,
 ) -> str:
     """The second page of a report: every table of every panel."""
-    parts = [f"# {title}: all tables", data_list(tasks, note)]
+    parts = [f"# {title}: all tables", data_list(tasks, note), *_explained(tasks.values())]
     for task, result in tasks.items():
         parts += _task(task, result, pictured)
     if any(ablations.values()):
@@ -38,7 +38,7 @@ def details(
         for key, result in factors.items():
             factor = ABLATIONS[name].factors[key]
             parts += [
-                f"({factor.panel}) {factor.title}; mean ± {result.band()}; last column: the row's area minus the first "
+                f"({factor.panel}) {factor.title}; {result.means()}; last column: the row's area minus the first "
                 "row's, paired.",
                 _accuracy_table(result, {v: v for v in factor.variants}, next(iter(factor.variants)), minus=True),
             ]
@@ -47,6 +47,27 @@ def details(
         parts += [f"## The study of the search, {name}", "Whole searches:", markdown(study_table(study)),
                   landscape_text(study)]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _explained(results: Iterable[TaskResults]) -> list[str]:
+    """What the tables of all panels have in common, of the rows that are there."""
+    about = {row: each for result in results for row, each in result.about.items()}
+    if not about:
+        return []
+    others = {
+        "the search": any("epochs_search" in each for of in about.values() for each in of),
+        "a trained ERM (FTNA, for its codewords)": "ftna" in about,
+        "the repair of each device (ReRAM-V, which starts from ERM)": "reram_v" in about,
+    }
+    named = "; ".join(what for what, there in others.items() if there)
+    said = [
+        f"Other epochs: {named}. " * bool(named) + "Passes: forward and backward passes over the training images, of "
+        "which some methods make two an epoch. Seconds: timings.csv."
+    ]
+    if {BASELINE, SUBJECT} & set(about):
+        said.insert(0, "The last columns of a panel's first table are differences of areas, paired by seed, or by draw "
+                    "where there is 1 seed (draws are shared where networks have the same parameters).")  # fmt: skip
+    return said
 
 
 def data_list(tasks: Mapping[str, TaskResults], note: str) -> str:
@@ -93,14 +114,8 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
             f"less than {least(task, result)}" + ("." if result.chance is None else f" ({result.chance:.3f}).")
         )
     parts += [
-        f"{capital(TASKS[task].metric)} on {result.data['images_used']['test']:,} test images, mean ± "
-        f"{result.band()}. Area: of the curve, σ = 0 … {result.measured_to:g}"
-        + (
-            f"; then a method's area minus the row's, paired by {pairs} (draws are shared where networks have the same "
-            "parameters)."
-            if SUBJECT in result.accuracy
-            else "."
-        ),
+        f"{capital(TASKS[task].metric)} on {result.data['images_used']['test']:,} test images, {result.means()}. "
+        f"Area: of the curve, σ = 0 … {result.measured_to:g}.",
         _accuracy_table(result, {row: result.title(row) for row in result.rows()}, SUBJECT),
         *marked([result]),
         *_lost(result),
@@ -113,12 +128,9 @@ def _task(task: str, result: TaskResults, pictured: bool) -> list[str]:
             _normalization_table(result),
         ]
     if result.metrics:
-        parts += [f"All that was measured, mean ± {result.band()}:", _metrics_table(result)]
+        parts += [f"All that was measured, {result.means()}:", _metrics_table(result)]
     parts += [
-        "Epochs of training behind each row. Before or after the final training: the search; ERM, whose confusions "
-        "FTNA's code needs; ReRAM-V's repair of each device, of which ERM is the final training here. "
-        "Passes: forward and backward passes over the training images, of which some methods make two an epoch. "
-        "Seconds: timings.csv.",
+        "Epochs of training behind each row:",
         _epochs_table(result),
         *_rates(result),
     ]
@@ -195,7 +207,7 @@ def _epochs_table(result: TaskResults) -> str:
             extra += sum(a["epochs"] for a in result.about.get(need, [])) / len(about)
         if method and not method.final_training:  # its weights come out of the search itself
             final, extra = 0.0, sum(a["epochs_search"] for a in about) / len(about)
-        cells = {"final training": f"{round(final, 1):g}", "before or after it": f"{round(extra, 1):g}"}
+        cells = {"final training": f"{round(final, 1):g}", "other epochs": f"{round(extra, 1):g}"}
         cells["all"] = f"{round(final + extra, 1):g}"
         passes = final + extra + result.epochs(row) * ((method.passes if method else 1) - 1)
         cells["passes"] = f"{round(passes, 1):g}"

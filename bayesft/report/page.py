@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bayesft.evaluation.boundary import Boundaries
+from bayesft.evaluation.statistics import Estimate, estimate
 from bayesft.report.claims import (
     LEVEL,
     MARGIN,
+    NOT_RUN,
     Finding,
     measured_on,
     remarks,
@@ -19,9 +20,9 @@ from bayesft.report.claims import (
     summary,
     verdict,
 )
-from bayesft.report.details import data_list, least, mark, markdown, marked, measured_as, weak
+from bayesft.report.details import capital, data_list, least, mark, markdown, marked, measured_as, weak
 from bayesft.report.figures import best_apart
-from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, counted, known, letters, show, shown_half
+from bayesft.report.results import FEW, NOT_MEASURED, TaskResults, counted, known, letters, seeds, show, shown_half
 from bayesft.report.rows import BASELINE, SUBJECT
 from bayesft.report.worth import Study
 from bayesft.tasks import ABLATIONS, TASKS
@@ -32,7 +33,7 @@ HEADINGS = {
     "figure2": "Figure 2. Networks that differ in one factor",
     "figure3": "Figure 3. {metric} under drift",
     "figure4": "Figure 4. What the detectors find as their weights drift",
-    "gains": "What each method gains over ERM",
+    "gains": "What BayesFT and the controls gain over ERM",
     "norm": "The control without batch norm",
     "search": "The search against random search",
     "tuned": "Every method, as given and tuned by the same search",
@@ -55,10 +56,15 @@ def page(title: str, sections: Sequence[str], spare: str = "") -> str:
     return text
 
 
-def claims_section(judged: Mapping[str, Sequence[Finding]]) -> str:
-    """The verdicts: how many of each, and a line a claim, where one was run."""
-    if all(verdict(findings).verdict == "not run" for findings in judged.values()):
-        return f"**{summary(judged)}**"
+def claims_section(judged: Mapping[str, Sequence[Finding]], chapter: bool = False) -> str:
+    """The verdicts: how many of each, and a line a claim, where one was run.
+
+    Args:
+        judged: The findings of the claims, by number.
+        chapter: Whether the page has the chapter on FTT-NAS, with claims of its own.
+    """
+    if all(verdict(findings).verdict == NOT_RUN for findings in judged.values()):
+        return f"**This run tests no claim of the BayesFT paper.{' The claims of FTT-NAS stand below.' * chapter}**"
     lines = {}
     for number, findings in judged.items():
         found = verdict(findings)
@@ -86,7 +92,9 @@ def _where(found: Finding) -> str:
 
 
 def figures_section(captions: Mapping[str, str], seen: Mapping[str, str], tasks: Mapping[str, TaskResults]) -> str:
-    """The figures: heading, picture, what one sees, what one must know."""
+    """The figures: heading, picture, what one sees, what one must know; "" where there are none."""
+    if not captions:
+        return ""
     parts = []
     for name, caption in captions.items():
         heading = HEADINGS[name].format(metric=measured_as(tasks) if tasks else "")
@@ -141,14 +149,21 @@ def _seeds(result: TaskResults) -> str:
     return counted(len(result.seeds), "seed")
 
 
+def tells(table: pd.DataFrame) -> bool:
+    """Whether a table has a line that says something: a comparison that was not run says nothing."""
+    return len(table) > 0 and ("verdict" not in table or bool((table.verdict != NOT_RUN).any()))
+
+
 def more_section(names: Iterable[str]) -> str:
     """What lies beside the page."""
     what = {
-        "details.md": "all tables", "report.html": "this page with curves that answer; open it in a browser",
+        "details.md": "all tables",
+        "report.html": "claims and panels, with curves that answer; open it in a browser",
         "accuracies.csv": "every accuracy by seed, draw and σ", "measures.csv": "clean, area, σ50, gain of every row",
         "results.csv": "every curve", "searches.csv": "every trial", "claims.csv": "every comparison",
         "calibration.csv": "every accuracy of calibrated copies, another contract",
         "contracts.csv": "claims with every device calibrated and without",
+        "figures/ftt.json": "every accuracy, comparison and candidate of FTT-NAS",
         "provenance.json": "parameters, data, code, processor, versions",
     }  # fmt: skip
     return "Beside this page: " + "; ".join(f"[{name}]({name}) ({what[name]})" for name in names) + "."
@@ -168,7 +183,8 @@ def what_one_sees(
                            f"σ = {float(maps.sigmas[-1]):g}.")  # fmt: skip
     both = {task: r for task, r in tasks.items() if {BASELINE, SUBJECT} <= set(r.accuracy) and r.measured}
     if both:
-        seen["figure3"] = _beats(both)
+        apart = {TASKS[task].panel: known(r.difference(SUBJECT, BASELINE)) for task, r in both.items()}
+        seen["figure3"] = _above("BayesFT", "ERM", apart)
         seen["gains"] = _best(both)
         if any(r.without_norm() for r in both.values()):
             seen["norm"] = _without(both)
@@ -176,11 +192,11 @@ def what_one_sees(
         seen["figure2"] = " ".join(found)
     if tuned := [(task, r) for task, r in tasks.items() if r.tuned() and r.measured]:
         seen["tuned"] = _tuned(tuned)
-    searched = [apart[:, -1].mean() for r in tasks.values() if (apart := best_apart(r)) is not None]
+    searched = {TASKS[task].panel: estimate(apart[:, -1:]) for task, r in tasks.items()
+                if (apart := best_apart(r)) is not None}  # fmt: skip
     if searched:
-        above = sum(gain > 0 for gain in searched)
-        seen["search"] = (f"At the last trial the surrogate is ahead in {above} of {len(searched)} panels, by "
-                          f"{np.mean(searched):+.3f} on average.")  # fmt: skip
+        gains = ", ".join(f"({panel}) {show(e, '+')}" for panel, e in searched.items())
+        seen["search"] = f"{_above('the surrogate', 'random search', searched)} At the last trial: {gains}."
     if studies:
         seen["study"] = " ".join(_study(task, study) for task, study in studies.items())
         seen["landscape"] = " ".join(_landscape(task, study) for task, study in studies.items())
@@ -202,24 +218,28 @@ def _landscape(task: str, study: Study) -> str:
     """Over which rates the final training is flat, and how trials spread."""
     space = study.landscape
     low, high = space.good
-    return (f"({TASKS[task].panel}) Equal rates from {low:.2f} to {high:.2f} are within {MARGIN:g} of the best; trials "
-            f"of random rates spread by {space.spread:.3f}, trials of equal ones by {space.chance:.3f} "
-            f"({counted(len(study.seeds), 'seed')}).")  # fmt: skip
+    return (f"({TASKS[task].panel}) One rate at all sites: from {low:.2f} to {high:.2f} within {MARGIN:g} of the best. "
+            f"Objectives of trials with random rates spread by {space.spread:.3f}, of trials repeated with the same "
+            f"rates by {space.chance:.3f} ({counted(len(study.seeds), 'seed')}).")  # fmt: skip
 
 
-def _beats(tasks: Mapping[str, TaskResults]) -> str:
-    """In which panels BayesFT is clearly above ERM; panels of few seeds are counted apart."""
-    many = {task: known(r.difference(SUBJECT, BASELINE)) for task, r in tasks.items() if len(r.seeds) >= FEW}
-    above = [TASKS[task].panel for task, e in many.items() if e.low > 0]
-    below = [TASKS[task].panel for task, e in many.items() if e.high < 0]
-    few = [known(r.difference(SUBJECT, BASELINE)).mean for r in tasks.values() if len(r.seeds) < FEW]
+def _above(first: str, second: str, apart: Mapping[str, Estimate]) -> str:
+    """In which panels one is clearly above another; panels of few seeds are counted apart.
+
+    Args:
+        first, second: Their names.
+        apart: The difference by panel.
+    """
+    many = {panel: e for panel, e in apart.items() if not seeds(e)}
+    few = [e.mean for e in apart.values() if seeds(e)]
     parts = []
     if many:
-        parts.append(f"Of {counted(len(many), 'panel')} with {FEW} seeds or more, BayesFT is above ERM in "
+        above, below = [p for p, e in many.items() if e.low > 0], [p for p, e in many.items() if e.high < 0]
+        parts.append(f"Of {counted(len(many), 'panel')} with {FEW} seeds or more, {first} is above {second} in "
                      f"{_count(above)} and below in {_count(below)} (the interval excludes 0).")  # fmt: skip
     if few:
-        parts.append(f"With 1 seed or 2, which proves nothing, it is above ERM in {sum(gain > 0 for gain in few)} of "
-                     f"{counted(len(few), 'panel')}.")  # fmt: skip
+        parts.append(f"{capital(first)} is above {second} in {sum(gain > 0 for gain in few)} of the "
+                     f"{counted(len(few), 'panel')} with fewer than {FEW} seeds, which proves nothing.")  # fmt: skip
     return " ".join(parts)
 
 

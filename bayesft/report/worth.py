@@ -26,7 +26,7 @@ from bayesft.tasks import TASKS, heading
 class Landscape:
     """The space that is searched, and how well one trial can see it, each by seed.
 
-    rates: equal ones for all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of the final
+    rates: one at all sites (rates,); objective: a trial's (seeds, rates); whole_objective: that of the final
     training's network; accuracy: under drift of that network on test images (seeds, rates). equal_trials
     and random_trials: objectives of trials of the same rates, and of random ones (seeds, trials); drawn: the standard
     error that each of the former owes to its drift draws.
@@ -75,7 +75,7 @@ class Landscape:
         return float(max(0.0, self.chance**2 - (self.drawn**2).mean()) ** 0.5)
 
     def rank_correlation(self, objective: np.ndarray) -> Estimate:
-        """Spearman's, between an objective and the accuracy of a final training, along the equal rates."""
+        """Spearman's, between an objective and the accuracy of a final training, with one rate at all sites."""
         from scipy import stats  # takes a second, and not every report has a study
 
         each = [
@@ -85,12 +85,12 @@ class Landscape:
         return estimate(np.array(each)[:, None])
 
     def best(self, values: np.ndarray) -> float:
-        """The equal rate at which the mean over the seeds of `values` (seeds, rates) is largest."""
+        """The rate, one at all sites, at which the mean over the seeds of `values` (seeds, rates) is largest."""
         return float(self.rates[values.mean(0).argmax()])
 
     @property
     def good(self) -> tuple[float, float]:
-        """The equal rates around the best one, least and greatest, whose final training is within the margin of it."""
+        """The rates around the best one, least and greatest, whose final training is within the margin of it."""
         mean = self.accuracy.mean(0)
         low = high = int(mean.argmax())
         while low > 0 and mean[low - 1] >= mean.max() - MARGIN:
@@ -249,7 +249,7 @@ def _looks(strategies: Sequence[str]) -> dict[str, Look]:
 
 
 def figure_landscape(studies: Mapping[str, Study], folder: Path) -> str:
-    """Along equal rates: what a trial tells the search, and what a final training is worth; beside it, chance."""
+    """Along one rate at all sites: what a trial tells the search, and what a final training is worth; and chance."""
     figure, axes = plt.subplots(
         len(studies), 3, figsize=(PAGE, 2.6 * len(studies)), squeeze=False, layout="constrained"
     )
@@ -258,7 +258,7 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path) -> str:
 
         def along(ax: Axes, values: np.ndarray, look: Look, label: str, rates: np.ndarray = space.rates) -> None:
             curve(ax, rates, [estimate(values[:, i : i + 1]) for i in range(len(rates))], look, label)
-            ax.set(xlabel="dropout rate, equal at all sites")
+            ax.set(xlabel="dropout rate, one at all sites")
 
         along(left, space.accuracy, VARIANT_LOOKS[0], "")
         left.set_ylabel("accuracy under drift, test images")
@@ -276,13 +276,15 @@ def figure_landscape(studies: Mapping[str, Study], folder: Path) -> str:
             shift = np.linspace(-0.25, 0.25, len(off))  # one beside the other, by seed
             right.plot(off, place + shift, color=look.colour, marker=look.marker, ls="", ms=3.5, alpha=0.8)
         right.set_yticks(
-            (0, 1), (f"random rates\n(SD {space.spread:.3f})", f"equal rates\n(SD {space.chance:.3f})"), fontsize=7
+            (0, 1),
+            (f"random rates\n(SD {space.spread:.3f})", f"same rates, repeated\n(SD {space.chance:.3f})"),
+            fontsize=7,
         )
         right.set(xlabel="objective minus its seed's mean", ylim=(-0.6, 1.6))
         titled(right, "rates against chance", f"trials of {study.intervals().partition(',')[0]}")
     more = (
-        "left: the area under the curve; middle and right: a mean over the σ of the search; at equal rates, trials "
-        "differ in the order of images, dropout and drift alone"
+        "left: the area under the curve; middle and right: a mean over the σ of the search; repeated trials differ in "
+        "the order of images, dropout and drift alone"
     )
     save(figure, folder, "landscape")
     return f"{more[0].upper()}{more[1:]}."
@@ -339,10 +341,10 @@ def landscape_text(study: Study) -> str:
     space = study.landscape
     low, high = space.good
     return (
-        f"Equal rates from {low:.2f} to {high:.2f} are within {MARGIN:g} of the best of them "
+        f"One rate at all sites: from {low:.2f} to {high:.2f} within {MARGIN:g} of the best "
         f"({space.accuracy.mean(0).max():.3f}). The objective has a standard deviation of {space.spread:.3f} among "
-        f"trials of random rates, and of {space.chance:.3f} among trials that differ by chance alone (with "
-        f"endless drift draws {space.chance_without_draws:.3f} would be left of that). Along the equal rates, "
+        f"trials of random rates, and of {space.chance:.3f} among trials repeated with the same rates (with "
+        f"endless drift draws {space.chance_without_draws:.3f} would be left of that). With one rate at all sites, "
         f"the final training is best at {space.best(space.accuracy):.2f}, the objective of a trial at "
         f"{space.best(space.objective):.2f}, and that of the final training's network at "
         f"{space.best(space.whole_objective):.2f}; with the test accuracy of that network, the two have rank "

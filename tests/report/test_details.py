@@ -154,6 +154,13 @@ def test_sites_have_their_rates(whole, files):
     assert cells_of(found, "late")["BayesFT"] == "0.10; 0.60"
 
 
+def test_fewer_than_three_draws_give_no_interval(files):
+    result = gather(files(rows=["erm", "bayesft"], draws=2))
+    assert result.intervals() == "1 seed, no intervals: 2 draws"
+    text = details("t", NOTE, {"mlp-mnist": result}, {})
+    assert "mean, no interval: 2 drift draws (1 seed: 0)" in text and "±" not in text
+
+
 def test_page_over_several_seeds_says_so(results):
     text = details("t", NOTE, {"mlp-mnist": results(seeds=(0, 1, 2))}, {})
     assert re.search(r"mean ± 95 % interval over 3 training seeds \(.*\b4 drift draws each\)", text)
@@ -187,7 +194,7 @@ def test_epochs_of_search_and_training_are_apart(whole, results):
 
     def epochs(name):
         cells = cells_of(table, name)
-        return cells["final training"], cells["before or after it"], cells["all"]
+        return cells["final training"], cells["other epochs"], cells["all"]
 
     assert epochs("ERM") == ("40", "0", "40")
     assert epochs("FTNA") == ("40", "40", "80"), "its code needs a trained ERM network"

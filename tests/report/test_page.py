@@ -1,11 +1,12 @@
 """The first page: claims, figures with what one sees in them, a small table a panel; its sentences are computed."""
 
+import copy
 import re
 from dataclasses import replace
 
 import pytest
 
-from bayesft.report.claims import CLAIMS, judge, summary
+from bayesft.report.claims import CLAIMS, claims_table, judge, summary
 from bayesft.report.offline import offline_page
 from bayesft.report.page import (
     HEADINGS,
@@ -15,11 +16,12 @@ from bayesft.report.page import (
     metrics,
     page,
     tables_section,
+    tells,
     what_one_sees,
 )
 from bayesft.report.results import accuracies_table, show
 from bayesft.tasks import CLASSIFICATION, DETECTION, TASKS
-from tests.report.shown import ROWS
+from tests.report.shown import ROWS, gather
 from tests.report.test_details import cells_of, tables
 
 MAIN = ("erm", "ftna", "reram_v", "awp", "bayesft", "drift_dropout")
@@ -80,11 +82,13 @@ def test_sentences_count_what_the_figures_show(results, ablations, studies):
     few, many = results(), results(seeds=(0, 1, 2))
     seen = what_one_sees({"mlp-mnist": many, "lenet-mnist": few}, ablations(("depth",), ("mnist",)))
     assert "Of 1 panel with 3 seeds or more, BayesFT is above ERM in 1 (a) and below in none" in seen["figure3"]
-    assert "With 1 seed or 2, which proves nothing, it is above ERM in 1 of 1 panel." in seen["figure3"]
+    few_said = "BayesFT is above ERM in 1 of the 1 panel with fewer than 3 seeds, which proves nothing."
+    assert few_said in seen["figure3"]
     assert re.search(r"The greatest area: [^;]+ in 1 \(a\); with 1 seed or 2, .+ in 1 \(b\)\.", seen["gains"])
     gain = ablations(("depth",), ("mnist",))["mnist"]["depth"].difference("6 layers", "3 layers").mean
     assert f"(c) 6 layers {gain:+.3f}" in seen["figure2"] and "1 seed" in seen["figure2"]
-    assert "ahead in 2 of 2 panels, by +0.010" in seen["search"]
+    assert "Of 1 panel with 3 seeds or more, the surrogate is above random search in 1 (a)" in seen["search"]
+    assert seen["search"].endswith("At the last trial: (a) +0.010, (b) +0.010 (1 seed).")
     clear = [name for name, p in studies().corrected().items() if p < 0.05]
     text = what_one_sees({"mlp-mnist": many}, {}, {"mlp-mnist": studies()})["study"]
     assert all(name in text for name in clear) and "Holm" in text and "(3 seeds)" in text
@@ -105,9 +109,24 @@ def test_metrics_are_clean_accuracy_area_and_half_level(results):
         assert list(found["lenet-mnist"][row]) == ["clean"]  # σ was not evaluated so far
 
 
+def test_the_surrogate_is_ahead_where_the_interval_says_so(files):
+    content = copy.deepcopy(files(seeds=(0, 1, 2)))
+    for seed, last in zip(content, (0.7, 0.8, 0.75), strict=True):  # random search's best is 0.7
+        content[seed]["rows"]["bayesft"]["about"]["trials"][4]["objective"] = last
+    seen = what_one_sees({"mlp-mnist": gather(content)})
+    assert "above random search in none and below in none (the interval excludes 0)" in seen["search"]
+
+
+def test_tables_that_say_nothing_are_not_listed(results):
+    judged = judge(CLAIMS, {"lenet-mnist": results()})
+    assert tells(claims_table(judged)) and tells(accuracies_table({"lenet-mnist": results()}))
+    assert not tells(claims_table(judge(CLAIMS, {}, {}))) and not tells(accuracies_table({}))
+
+
 def test_a_run_without_tasks_has_a_page():
     judged = judge(CLAIMS, {}, {})
-    assert claims_section(judged) == f"**{summary(judged)}**" and "15 not run" in summary(judged)
+    assert claims_section(judged) == "**This run tests no claim of the BayesFT paper.**"
+    assert "The claims of FTT-NAS stand below." in claims_section(judged, chapter=True)
     assert tables_section({}, "scale: smoke") == "" and metrics({}) == {} and accuracies_table({}).empty
-    assert "Figure 1." in figures_section({"figure1": "Moons."}, {}, {})
+    assert "Figure 1." in figures_section({"figure1": "Moons."}, {}, {}) and figures_section({}, {}, {}) == ""
     assert "No panel was run" in offline_page("t", {}, judged, [])
