@@ -31,7 +31,7 @@ environment: .venv/installed  ## .venv with all locked packages (5 GB, most of i
 reproduce: environment  ## the whole study on the embedded data
 	$(RUN) python -m stages.reproduce
 
-readme: environment  ## write the numbers of README.md, docs/findings.md and reports/README.md from the reports
+readme: environment  ## write the numbers of README.md, docs/findings.md, docs/fault-tolerance.md and reports/README.md
 	$(RUN) python -m bayesft.report.readme
 
 report:  ## open the newest report, or print where it is

@@ -11,14 +11,15 @@ HELP = {
     "network": "module:function that builds the network (or module:name of one), for example nets:build",
     "weights": "its weights, a .safetensors file; - for the network as it is built",
     "data": "module:function that gives the data (or module:name of them): batches, a Dataset, or a tuple of tensors",
-    "score": "accuracy, or module:function of (outputs, targets)",
+    "score": "accuracy (default), or module:function of (outputs, targets)",
     "forward": "module:function of (network, batch) to (outputs, targets)",
-    "fault": "a fault model by its name (lognormal), or module:name of an object of one's own",
-    "levels": "fault levels, in the fault's unit",
-    "draws": "faulty copies at each level",
-    "where": "faulty parameters: all, weights, or module:function of (name, module, parameter)",
+    "fault": "a fault of docs/faults.md by its name (default lognormal), or module:name of an object of one's own",
+    "levels": "fault levels, in the fault's unit (default: those of the fault)",
+    "draws": "faulty copies at each level (default 20)",
+    "seed": "of the faults (default 0)",
+    "where": "faulty parameters: all (default), weights, convolutions, or module:function of (name, module, parameter)",
     "device": "where to compute: cpu, cuda, cuda:1",
-    "picture": "where to draw the curve",
+    "picture": "where to draw the curve (default robustness.png; always written)",
     "save": "a file for all numbers, to be read by Robustness.load",
 }
 
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(name, help=HELP[name])
     evaluate.add_argument("--levels", type=float, nargs="+", help=HELP["levels"])
     evaluate.add_argument("--draws", type=int, default=20, help=HELP["draws"])
-    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--seed", type=int, default=0, help=HELP["seed"])
     for name, default in (("score", "accuracy"), ("fault", "lognormal"), ("where", "all"), ("forward", None)):
         evaluate.add_argument(f"--{name}", default=default, help=HELP[name])
     for name in ("device", "save"):
@@ -59,11 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from bayesft.drift.faults import fault_model
+    from bayesft.drift import any_fault
     from bayesft.hardening.measure import evaluate
 
     network = _network(given.network, given.weights)
-    fault = _named(given.fault) if ":" in given.fault else fault_model(given.fault)
+    fault = _named(given.fault) if ":" in given.fault else any_fault(given.fault)
     found = evaluate(
         network,
         _made(given.data),

@@ -76,7 +76,8 @@ def evaluate(
         levels: fault levels of at least 0, in the fault's unit; without them, those of the fault.
         draws: number of faulty copies, at each level; equal numbers are the same devices at every level.
         seed: of the faults, and of whatever is random in the network or the data.
-        where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
+        where: the faulty parameters: "all", "weights", "convolutions", or a function of (name, module, parameter) to
+            bool.
         device: where to compute; without it, where the network is.
         calibrate: unlabelled examples, one batch in the form that the network takes (a tensor, a tuple of several
             inputs, a dict): each copy is calibrated with them before it is scored, to a reference from the same

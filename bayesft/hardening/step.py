@@ -53,7 +53,8 @@ class Hardening:
         fault: what happens to a parameter or to an activation; it must have a gradient.
         sites: where dropout acts: what `find_sites` gives, a part of it, or names of modules; () for none. Without
             it, all that are found.
-        where: the faulty parameters: "all", "weights", or a function of (name, module, parameter) to bool.
+        where: the faulty parameters: "all", "weights", "convolutions", or a function of (name, module, parameter) to
+            bool.
         rise: over which share of the training the bound of the level rises.
         alpha: for `backward`, the share of the loss under faults.
         fixed: whether the faults are at the bound of the level itself, in place of at a level up to it.

@@ -37,7 +37,8 @@ class TunedTrial:
     Args:
         number: its number, from 0.
         values: what was tried, by name.
-        objective: the mean score over levels and draws (`Curve.area`); NaN where the trial failed.
+        objective: the area under the curve of the scores over the levels, divided by their range (end levels count
+            half), averaged over the draws (`Curve.area`); NaN where the trial failed.
         standard_error: of the objective, over draws.
         seconds: how long training and measurement took.
         failed: why the trial failed; empty where it did not.
@@ -147,7 +148,7 @@ def tune(
         n_jobs: processes for a batch, by joblib; None as `joblib.parallel_config` says. It changes no number.
         strategy: what proposes values: the surrogate, chance, or a grid in random order.
         initial: random trials before the first of the surrogate.
-        fault, levels, draws, seed: as for `evaluate`. The objective is the mean score over these levels.
+        fault, levels, draws, seed: as for `evaluate`. The objective is the area under the curve over these levels.
         progress: show a bar.
         same: the other arguments of `evaluate`.
 

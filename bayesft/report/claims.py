@@ -455,7 +455,7 @@ def _incomparable(first: Sequence[str], second: Sequence[str], budgets: Mapping[
     for part, of in _BUDGET.items():
         each = [of(budgets[place]) for place in (*first, *second) if place in budgets]
         if any(one != each[0] for one in each):
-            return f"{_name(first[0])} and {_name(second[0])} had other {part}"
+            return f"{_name(first[0])} and {_name(second[0])} have different {part}"
     return ""
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import bayesft
 from bayesft.command import main
-from bayesft.drift.faults import FAULT_MODELS
+from bayesft.drift import FAULT_MODELS, FEATURE_FAULTS
 from bayesft.hardening.measure import evaluate
 from tests.hardening.conftest import by_hand, data, seeded
 
@@ -44,6 +44,12 @@ from torch import nn
 
 def build():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+def images():
+    return [(torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3)]
+
+def convolution():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
 
 def wide(width):
     return nn.Linear(8, width)
@@ -87,6 +93,13 @@ def test_the_command_measures_prints_and_draws(nets, tmp_path, capsys):
     assert main([*command, *more, "--save", "s.safetensors", "--picture", "p.svg"]) == 0
     again = bayesft.Robustness.load(tmp_path / "s.safetensors")
     assert np.isclose(again.mean[0], nets(data()[0])[:, 0].mean().item()) and (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize("fault", FEATURE_FAULTS)
+def test_the_command_knows_the_faults_of_activations(nets, fault, capsys):
+    command = ["evaluate", "nets_of_a_test:convolution", "-", "nets_of_a_test:images", "--fault", fault]
+    assert main([*command, "--draws", "1", "--quiet"]) == 0
+    assert "0.0003" in capsys.readouterr().out or fault != "mibb"  # the default levels are the fault's
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_share_of_clean_accuracy_and_equal_budgets():
     assert found.difference.mean == pytest.approx(0.46 / 0.9 - 0.4) and found.verdict == "supported"
     budgets = {"mlp-mnist": {"network": {"width": 1}}, "lenet-mnist": {"network": {"width": 0.5}}}
     found = one(falls, results, budgets=budgets)
-    assert (found.verdict, found.why) == ("not run", "(a) and (b) had other widths")
+    assert (found.verdict, found.why) == ("not run", "(a) and (b) have different widths")
 
 
 def test_the_ratio_is_the_greatest_of_all_points_and_never_over_less_than_a_guess():
