@@ -46,10 +46,10 @@ SYMBOLS = {"stuck": "p", "mibb": "p_m", "lognormal": "σ"}
 HOW = {"bn-device": "batch norm by device", "bn-pooled": "batch norm pooled", "channels": "calibrated"}  # in tables
 CURVES = ("plain", "ftt", "found", "bayesft", "drift_dropout")  # rows with a curve; the gains have all
 COLOURS = dict(zip(CURVES, ("#949494", "#0173b2", "#de8f05", "#d55e00", "#000000"), strict=True))
-CALIBRATED = (  # what the gains show of a network: as it is, and with each calibration
-    (None, "as it is", "black", "o"), ("bn-device", CALIBRATIONS["bn-device"], "#0173b2", "s"),
-    ("bn-pooled", CALIBRATIONS["bn-pooled"], "#de8f05", "D"), ("channels", CALIBRATIONS["channels"], "#029e73", "^"),
-)  # fmt: skip
+CALIBRATED = {  # what the gains show of a network, as it is and with each calibration: label, colour, marker
+    None: ("as it is", "black", "o"), "bn-device": (CALIBRATIONS["bn-device"], "#0173b2", "s"),
+    "bn-pooled": (CALIBRATIONS["bn-pooled"], "#de8f05", "D"), "channels": (CALIBRATIONS["channels"], "#029e73", "^"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -441,7 +441,8 @@ def _agreement(chapter: Chapter) -> list[str]:
     said = []
     for (fault, search), content in chapter.searches.items():
         if gate := content.get("gate"):
-            apart = "" if gate["p"] <= LEVEL else " Shared weights do not tell architectures apart here."
+            alike = gate["rho"] > 0 and gate["p"] <= LEVEL
+            apart = "" if alike else " Shared weights do not tell architectures apart here."
             said.append(f"**{_search(search)} under {NAMES[fault]}: two shared networks rank architectures with "
                         f"{_correlation(gate)}.{apart}**")  # fmt: skip
     return said
@@ -504,11 +505,12 @@ def figure_gains(chapter: Chapter, folder: Path) -> bool:
     figure, axes = plt.subplots(1, len(plains), figsize=size, squeeze=False, layout="constrained", sharey=True)
     for ax, (fault, plain) in zip(axes[0], plains.items(), strict=True):
         for height, key in enumerate(reversed(keys)):
-            each = [(values, *look) for how, *look in CALIBRATED if (key[1], how) != ("plain", None)
-                    and (values := chapter.at(key[1], key[0], fault, how)) is not None]  # fmt: skip
-            for place, (values, label, colour, marker) in enumerate(each):
+            found = {how: values for how in CALIBRATED if (key[1], how) != ("plain", None)
+                     and (values := chapter.at(key[1], key[0], fault, how)) is not None}  # fmt: skip
+            for place, (how, values) in enumerate(found.items()):
+                label, colour, marker = CALIBRATED[how]
                 e = settled(paired(values[: len(plain)], plain[: len(values)]))
-                y = height + 0.2 * ((len(each) - 1) / 2 - place)
+                y = height + 0.2 * ((len(found) - 1) / 2 - place)
                 ax.errorbar(e.mean, y, xerr=_bar(e), color=colour, fmt=marker, ms=3, lw=1, label=label)
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_yticks(range(len(keys)), [_counted_title(chapter, key) for key in reversed(keys)], fontsize=6.5)

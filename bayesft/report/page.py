@@ -183,8 +183,8 @@ def what_one_sees(
                            f"σ = {float(maps.sigmas[-1]):g}.")  # fmt: skip
     both = {task: r for task, r in tasks.items() if {BASELINE, SUBJECT} <= set(r.accuracy) and r.measured}
     if both:
-        apart = {TASKS[task].panel: known(r.difference(SUBJECT, BASELINE)) for task, r in both.items()}
-        seen["figure3"] = _above("BayesFT", "ERM", apart)
+        gains = {TASKS[task].panel: known(r.difference(SUBJECT, BASELINE)) for task, r in both.items()}
+        seen["figure3"] = _above("BayesFT", "ERM", gains)
         seen["gains"] = _best(both)
         if any(r.without_norm() for r in both.values()):
             seen["norm"] = _without(both)
@@ -195,8 +195,8 @@ def what_one_sees(
     searched = {TASKS[task].panel: estimate(apart[:, -1:]) for task, r in tasks.items()
                 if (apart := best_apart(r)) is not None}  # fmt: skip
     if searched:
-        gains = ", ".join(f"({panel}) {show(e, '+')}" for panel, e in searched.items())
-        seen["search"] = f"{_above('the surrogate', 'random search', searched)} At the last trial: {gains}."
+        last = ", ".join(f"({panel}) {show(e, '+')}" for panel, e in searched.items())
+        seen["search"] = f"{_above('the surrogate', 'random search', searched)} At the last trial: {last}."
     if studies:
         seen["study"] = " ".join(_study(task, study) for task, study in studies.items())
         seen["landscape"] = " ".join(_landscape(task, study) for task, study in studies.items())

@@ -150,7 +150,7 @@ def test_the_chapter_is_drawn_and_told(workspace, tmp_path):
         planned, lambda name: json.loads((Path("data/results") / name).read_text(encoding="utf-8"))
     )
     face = ftt.section(chapter, tmp_path)
-    assert "FTT-NAS under stuck cells (adSAF): two shared networks: Spearman's ρ" in face
+    assert "FTT-NAS under stuck cells (adSAF): two shared networks rank architectures with Spearman's ρ" in face
     drawn = ("ftt_faults", "ftt_cells", "ftt_ranks", "ftt_gains")
     assert all((tmp_path / f"{name}.{kind}").stat().st_size > 5_000 for name in drawn for kind in ("png", "pdf"))
     page = ftt.tables(chapter, tmp_path)
