@@ -195,8 +195,8 @@ def what_one_sees(
     searched = {TASKS[task].panel: estimate(apart[:, -1:]) for task, r in tasks.items()
                 if (apart := best_apart(r)) is not None}  # fmt: skip
     if searched:
-        last = ", ".join(f"({panel}) {show(e, '+')}" for panel, e in searched.items())
-        seen["search"] = f"{_above('the surrogate', 'random search', searched)} At the last trial: {last}."
+        each = ", ".join(f"({panel}) {show(e, '+')}" for panel, e in searched.items())
+        seen["search"] = f"{_above('the surrogate', 'random search', searched)} At the last trial: {each}."
     if studies:
         seen["study"] = " ".join(_study(task, study) for task, study in studies.items())
         seen["landscape"] = " ".join(_landscape(task, study) for task, study in studies.items())

@@ -152,9 +152,9 @@ def reports_page(folder: Path) -> str:
                      f"{about['code'][:8]} |")  # fmt: skip
     head = ["| report | data | scale | panels: seeds | processor | code |", "|---|---|---|---|---|---|"]
     said = (
-        "Each is what `dvc repro` made of one state of the code. The last column is a fingerprint of the code that drew "
-        "the report and of the methods that it has: equal values mean equal code, different ones may only mean other "
-        "methods."
+        "Each is what `dvc repro` made of one state of the code. The last column is a fingerprint of the code that "
+        "drew the report and of the methods that it has: equal values mean equal code, different ones may only mean "
+        "other methods."
     )
     older = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(listed))
     text = ["# Reports", "", said, "", *head, *lines]

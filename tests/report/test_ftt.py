@@ -1,11 +1,14 @@
 """Verdicts of the chapter on fault-tolerant training, from results made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from bayesft.evaluation.devices import CALIBRATIONS
 from bayesft.fault_tolerance import ROWS
+from bayesft.report import ftt
 from bayesft.report.ftt import CLAIMS, NAMES, Chapter, findings, shown, tables, verdict
 
 DATA = {"name": "shapes", "source": "embedded", "classes": 10, "images_used": {"train": 10, "validation": 5, "test": 5}}
@@ -152,6 +155,13 @@ def test_accuracies_under_drift_have_their_calibrated_columns(tmp_path):
     page = tables(chapter(plain={"accuracy": 0.4, "calibrated": 0.7, "under": ("stuck", "lognormal")}), tmp_path)
     assert "| stuck cells, batch norm by device | drift, batch norm by device |" in page
     assert "batch norm pooled" not in page and page.count("0.700 ±") == 2
+
+
+@pytest.mark.parametrize("rho, p, alike", [(0.6, 0.01, True), (0.6, 0.1, False), (-1.0, 0.0, False)])
+def test_shared_weights_tell_architectures_apart_where_two_networks_rank_them_alike(rho, p, alike):
+    searched = {("stuck", "ftt-nas"): {"gate": {"rho": rho, "p": p}}}
+    (said,) = ftt._agreement(replace(chapter(plain={"accuracy": 0.4}), searches=searched))
+    assert ("do not tell architectures apart" not in said) == alike
 
 
 def test_one_seed_of_two_devices_has_no_interval():
