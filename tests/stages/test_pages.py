@@ -34,4 +34,4 @@ def test_a_command_of_the_pages_has_settings_that_are_allowed(command, tmp_path)
 
 
 def test_the_pages_have_commands():
-    assert len(commands()) > 15
+    assert len(commands()) > 10
