@@ -198,7 +198,7 @@ def figure_calibration(found: Mapping[str, Calibrated], folder: Path) -> str:
             ax.plot(*ends, color=colour, lw=1.2, ls="-" if of.clear(row) else ":")
             for e, height, face in points:
                 ax.errorbar(e.mean, height, xerr=_half(e), color=colour, marker="o", mfc=face, ls="", ms=3.5, lw=0.8)
-        ax.set(yticks=list(places.values()), ylim=(0.6 - len(places), 0.6), xlim=(least, 1))
+        ax.set(yticks=list(places.values()), ylim=(0.3 - len(places), 0.6), xlim=(least, 1))
         ax.set_xlabel(f"{TASKS[task].metric},\nmean over σ")
         ax.set_yticklabels(list(places), fontsize=6.5)
         ax.xaxis.set_tick_params(labelbottom=True)
