@@ -23,10 +23,16 @@ KEY = ("boundary", 0)
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Probability of class 1 on a grid, for COPIES drifted copies at each σ: (S, COPIES, SIDE, SIDE).
+    """What a classifier decides on a grid of points, for COPIES drifted copies at each σ.
 
-    Then the axes (SIDE,) each; the levels (S,); test accuracy of each of T copies (S, T); the test points (N, 2) with
-    their labels (N,).
+    Args:
+        probability: That of class 1, (S, COPIES, SIDE, SIDE): the vertical axis, then the horizontal one.
+        horizontal: The horizontal places of the grid, (SIDE,).
+        vertical: The vertical places of the grid, (SIDE,).
+        sigmas: The levels, (S,).
+        accuracy: The test accuracy of each of T copies, (S, T).
+        points: The test points, (N, 2).
+        labels: Their labels, (N,).
     """
 
     probability: Tensor
@@ -50,7 +56,22 @@ class Boundaries:
 def decision_boundaries(
     recipe: Recipe, fault: FaultModel, sigmas: tuple[float, ...], points: int, draws: int, parameters: Where
 ) -> Boundaries:
-    """Train a 2-32-32-2 network on two noisy half-moons of `points` points, and map its decisions under drift."""
+    """Train a 2-32-32-2 network on two noisy half-moons, and map its decisions under drift.
+
+    Args:
+        recipe: The recipe of the training.
+        fault: The fault model.
+        sigmas: The S drift levels.
+        points: N, the number of training points, and of test points.
+        draws: T, the number of copies whose accuracy is measured at each level.
+        parameters: Which parameters drift, as `scoped` takes them.
+
+    Returns:
+        The maps.
+
+    Raises:
+        Diverged: The loss or its gradient is no longer finite.
+    """
     train, test = (_moons(points, part) for part in ("train", "test"))
     specification = {"network": "mlp", "inputs": 2, "hidden": (32, 32), "outputs": 2}
     model = build(specification, derive_seed(*KEY, "initialisation"))

@@ -1,7 +1,7 @@
 """Accuracy of calibrated copies: the draws of `accuracy_grid`, each copy calibrated before it is measured.
 
-The contract is another one than that of an uncalibrated network (docs/calibration.md): access to each device, a few
-unlabelled images on it, and a digital scale and offset a channel. Reports mark these numbers wherever they stand.
+Calibration needs more than an uncalibrated network does: access to each device, a few unlabelled images on it, and a
+digital scale and offset a channel (docs/calibration.md). Reports mark these numbers wherever they stand.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,16 @@ from bayesft.training import Checkpoint, Trained, accuracy
 
 
 def calibration_images(images: Sequence[Any], count: int, key: tuple[Any, ...]) -> list[int]:
-    """The numbers of `count` of the training images, or of all where there are fewer, by a seed that `key` names."""
+    """Which training images a network is calibrated with.
+
+    Args:
+        images: All training images.
+        count: How many are drawn; all, where there are fewer.
+        key: What the draw depends on.
+
+    Returns:
+        Their numbers.
+    """
     generator = torch.Generator().manual_seed(derive_seed(*key, "calibration"))
     return torch.randperm(len(images), generator=generator)[:count].tolist()
 
@@ -55,21 +64,21 @@ def calibrated_copy(
     calibrated_at: float | None = None,
     terms: Terms = "both",
 ) -> Iterator[nn.Module]:
-    """`model` as draw number `draw` of its faulty copies at level σ, calibrated; on leaving it is as it was.
+    """`model` as one of its faulty copies, calibrated; on leaving it is as it was.
 
     A copy whose outputs are not finite can't be measured, and stays as it is.
 
     Args:
-        model: the network, in eval mode.
+        model: The network, in eval mode.
         reference: `calibration_reference` of it.
-        images: those of the reference, (n, ...).
-        fault: the fault model.
-        sigma: the level at which the copy is used.
-        key: names the draws, as everywhere: the same copies are measured without calibration.
-        draw: the number of the draw.
-        parameters: which parameters drift.
-        calibrated_at: the level at which the device was calibrated, before it went on to σ; None: σ itself.
-        terms: which part of the correction, as `calibrate` takes it.
+        images: Those of the reference, (n, ...).
+        fault: The fault, of weights or of activations.
+        sigma: The level at which the copy is used.
+        key: The name of the draws, as everywhere: the same copies are measured without calibration.
+        draw: The number of the draw.
+        parameters: Which parameters drift, as `scoped` takes them.
+        calibrated_at: The level at which the device was calibrated, before it went on to σ; None: σ itself.
+        terms: Which part of the correction, as `calibrate` takes it.
     """
     if isinstance(fault, FeatureFault):
         at = sigma if calibrated_at is None else calibrated_at
@@ -113,13 +122,13 @@ def calibrated_accuracy_grid(
     """Accuracy of each drifted copy of a network, calibrated with `images`, under a grid of drift levels.
 
     Args:
-        trained: the network. Each of several members (devices) has a reference of its own, made before it drifts.
-        data: the images that are classified.
-        images: the calibration images (n, ...), of the training data; labels are not used.
-        fault, sigmas, draws, key, parameters, label, checkpoint: as for `accuracy_grid`, whose copies these are.
-        layers: which layers are calibrated, as `calibration_layers` takes them.
-        reference_images: what the reference is made from, where that is not `images`.
-        calibrated_at, terms: as for `calibrated_copy`.
+        trained: The network. Each of several members (devices) has a reference of its own, made before it drifts.
+        data: The images that are classified.
+        images: The calibration images (n, ...), of the training data; labels are not used.
+        fault, sigmas, draws, key, parameters, label, checkpoint: As for `accuracy_grid`, whose copies these are.
+        layers: Which layers are calibrated, as `calibration_layers` takes them.
+        reference_images: What the reference is made from, where that is not `images`.
+        calibrated_at, terms: As for `calibrated_copy`.
 
     Returns:
         The accuracies (S, T), float64.

@@ -35,10 +35,19 @@ Detections = dict[str, Tensor]  # boxes (n, 4), scores (n,), labels (n,), masks 
 def detect(
     model: nn.Module, images: Sequence[Tensor], parameters: dict[str, Tensor] | None = None, batch: int = 10
 ) -> list[Detections]:
-    """What `model` finds in each image, uint8 (3, H, W), with `parameters` in the place of its own where given.
+    """What a detector finds in images. It is evaluated in eval mode and comes back as it was.
 
-    A detection whose box or score is not finite is left out: a drifted network may compute anything. Masks are the
-    pixels whose probability is at least a half. The model is evaluated in eval mode and comes back as it was.
+    A detection whose box or score is not finite is left out: a drifted network may compute anything.
+
+    Args:
+        model: The detector.
+        images: uint8 (3, H, W) each.
+        parameters: Values by name that take the place of the model's own; None: none.
+        batch: How many images pass at once.
+
+    Returns:
+        What is found in each image, on the CPU: boxes (n, 4) in pixels, x₁, y₁, x₂, y₂; scores (n,) in [0, 1]; labels
+        (n,); masks (n, H, W), the pixels whose probability is at least a half.
     """
     device = next(model.parameters()).device
     found = []
@@ -61,7 +70,17 @@ def detect(
 def mean_average_precision(predictions: Sequence[Detections], truths: Sequence[Scene]) -> dict[str, float]:
     """COCO's average precision of boxes and of masks: over IoU thresholds 0.5 to 0.95, and at 0.5 alone.
 
-    A detector that finds nothing scores 0. Raises ValueError where there is nothing to find.
+    A detector that finds nothing scores 0.
+
+    Args:
+        predictions: What `detect` found in each image.
+        truths: The scene of each image.
+
+    Returns:
+        The precisions in [0, 1], by METRICS.
+
+    Raises:
+        ValueError: There is nothing to find, or another number of predictions than of scenes.
     """
     if len(predictions) != len(truths) or not any(len(scene.masks) for scene in truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} scenes: need as many, and an instance")
@@ -89,10 +108,25 @@ def drifted_map(
     key: tuple[Any, ...],
     parameters: Where = "all",
 ) -> dict[str, float]:
-    """The precision of one drifted copy of `model`, draw number `draw` at level σ; the model is left alone.
+    """The precision of one drifted copy of a detector, which is left alone.
 
-    Draws are keyed as everywhere: the same key gives the same drift to every method at every σ. Running statistics
-    of a normalisation, and all of a frozen one, are buffers and do not drift.
+    Draws are keyed as everywhere: the same key gives the same drift to every method at every σ. Running statistics of a
+    normalisation, and all of a frozen one, are buffers and do not drift.
+
+    Args:
+        model: The detector.
+        scenes: The scenes to find.
+        fault: The fault model.
+        sigma: The drift level.
+        draw: The number of the draw.
+        key: The name of the draws.
+        parameters: Which parameters drift, as `scoped` takes them.
+
+    Returns:
+        The precisions in [0, 1], by METRICS.
+
+    Raises:
+        ValueError: σ is less than 0, or there is nothing to find.
     """
     if not sigma >= 0:
         raise ValueError(f"sigma = {sigma}: must be at least 0")
@@ -102,7 +136,11 @@ def drifted_map(
 
 @dataclass(frozen=True)
 class DetectionProblem(Problem):
-    """A problem whose network is a detector. `scenes` are those of the validation part."""
+    """A problem whose network is a detector.
+
+    Args:
+        scenes: The scenes of the validation part. The other arguments are those of `Problem`.
+    """
 
     scenes: Sequence[Scene] = ()
 
@@ -125,7 +163,18 @@ class DetectionProblem(Problem):
         key: tuple[Any, ...],
         objective: str = "accuracy",
     ) -> Tensor:
-        """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3): (S, T)."""
+        """mAP@0.5 of the boxes of drifted copies on the validation scenes, in place of −ℓ of eq. (3).
+
+        Args:
+            model, sigmas, draws, key: As for `Problem.scores`.
+            objective: "accuracy", which stands for mAP here.
+
+        Returns:
+            The precision of each copy, (S, T), float64.
+
+        Raises:
+            ValueError: The objective is another one.
+        """
         if objective != "accuracy":
             raise ValueError(f"objective = {objective!r}: a detector is searched by mAP, objective = 'accuracy'")
 
@@ -166,9 +215,16 @@ def calibrated_map_grid(
     label: str = "calibrated detection",
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """As `map_grid`, of copies that are calibrated with the scenes `calibration`, of which the images alone are used.
+    """Each of METRICS for each drifted copy of a detector that is calibrated before it is measured.
 
-    `layers` are those of `calibrated_layers`.
+    Args:
+        model, scenes, fault, sigmas, draws, key, parameters, label, checkpoint: As for `map_grid`, whose copies these
+            are.
+        calibration: The scenes whose images calibrate a copy; what is in them is not used.
+        layers: As for `calibrated_layers`.
+
+    Returns:
+        The precisions (S, T) by metric, float64.
     """
     images = batch_of_scenes(calibration, next(model.parameters()).device)
     with torch.no_grad(), eval_mode(model):
@@ -194,7 +250,12 @@ def map_grid(
     label: str = "detection",
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Each of METRICS for each drifted copy of a detector: the arguments of `accuracy_grid`.
+    """Each of METRICS for each drifted copy of a detector under a grid of drift levels.
+
+    Args:
+        model: The detector.
+        scenes: The test scenes.
+        fault, sigmas, draws, key, parameters, label, checkpoint: As for `accuracy_grid`.
 
     Returns:
         The precisions (S, T) by metric, float64.
@@ -209,7 +270,17 @@ def map_grid(
 def over_grid(
     measure: Callable[[float, int], Found], fault: FaultModel, sigmas: Sequence[float], draws: Sequence[int]
 ) -> list[list[Found]]:
-    """`measure` at each level and draw; once at a level at which every copy is the network itself."""
+    """A measurement at each level and draw; once at a level at which every copy is the network itself.
+
+    Args:
+        measure: Measures the copy of a level and the number of a draw.
+        fault: The fault model.
+        sigmas: The S levels.
+        draws: The numbers of the T draws.
+
+    Returns:
+        S lists of T measurements.
+    """
     found = []
     for sigma in sigmas:
         alike = sigma == 0 and traits_of(fault).identity_at_zero

@@ -46,9 +46,9 @@ def on_devices(
         levels: The S levels.
         devices: T, the number of devices.
         key: The name of the draws: equal keys are equal devices.
-        parameters: Which parameters a fault of weights meets.
+        parameters: Which parameters a fault of weights meets, as `scoped` takes them.
         how: One of `CALIBRATIONS`, or None for none.
-        examples: Images without labels, for a calibration.
+        examples: Images without labels, (n, C, H, W), for a calibration.
 
     Returns:
         The accuracies (S, T).

@@ -17,7 +17,8 @@ from bayesft.training import Checkpoint, Trained
 def sigma_grid(sigma_max: float, step: float) -> list[float]:
     """0, step, 2·step, … up to and with `sigma_max`, which is added where it is no multiple of the step.
 
-    Points are rounded to six digits, so grids of different ends share their points exactly.
+    Multiples of the step are rounded to six digits, so grids of different ends share them exactly. A `sigma_max` that
+    is added is not rounded.
     """
     points = [round(i * step, 6) for i in range(int(sigma_max / step + 1e-9) + 1)]
     return points if points[-1] == round(sigma_max, 6) else [*points, sigma_max]
@@ -43,9 +44,9 @@ def accuracy_grid(
         fault: The fault model.
         sigmas: The S drift levels.
         draws: T, the number of draws.
-        key: The name of the draws (task and training seed). The same key gives the same drift to every method at
-            every σ.
-        parameters: Which parameters drift.
+        key: The name of the draws (task and training seed). The same key gives the same drift to every method at every
+            σ.
+        parameters: Which parameters drift, as `scoped` takes them.
         label: The name in the progress bar.
         checkpoint: Where the levels that are done are kept. It must be the network's own.
 
@@ -69,9 +70,15 @@ def counted_grid(
     label: str = "evaluation",
     checkpoint: Checkpoint | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `accuracy_grid`, and the share of images with an output that is not finite, which count as wrong: (S, T) each.
+    """As `accuracy_grid`, and how many images have an output that is not finite. These count as wrong.
 
     Drift inflates scales, so the outputs of a deep network can overflow at a large σ.
+
+    Args:
+        trained, data, fault, sigmas, draws, key, parameters, label, checkpoint: As for `accuracy_grid`.
+
+    Returns:
+        The accuracies (S, T), and the shares of images with an output that is not finite (S, T), float64.
     """
     many = len(data.labels) + 1  # a right answer adds 1 to the sum, an output that is not finite adds this
 

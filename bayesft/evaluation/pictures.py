@@ -22,8 +22,15 @@ CROWD = 2  # the instances that a scene should have to be picked
 class Pictures:
     """A few images with what is in them and what was found.
 
-    images: uint8 (3, H, W) each; truths: the scene of each; sigmas: the drift levels; detections: for each row, at
-    each σ, of each image, boxes (n, 4), scores (n,) and masks bool (n, H, W) of what has a score of at least THRESHOLD.
+    Args:
+        images: uint8 (3, H, W) each.
+        truths: The scene of each.
+        sigmas: The S drift levels.
+        detections: For each row, at each σ, of each image: boxes (n, 4), scores (n,) and masks bool (n, H, W) of what
+            has a score of at least THRESHOLD.
+
+    Raises:
+        ValueError: There is no image, or the shapes or numbers of the others do not fit the images and levels.
     """
 
     images: list[Tensor]
@@ -88,12 +95,24 @@ def detection_pictures(
     count: int = 2,
     parameters: Where = "all",
 ) -> Pictures:
-    """What each of `networks`, by row, finds in `count` of `scenes` at each σ: draw number 0 of `key`.
+    """What each of several detectors finds in a few scenes at each σ.
 
-    `key` names the draws as it does for the grid of precisions, so these are copies that were measured there. It also
-    picks the images: nobody chooses them. They have at least CROWD instances each where there are enough such scenes.
+    Args:
+        networks: The detectors, by row.
+        scenes: The test scenes.
+        fault: The fault model.
+        sigmas: The S drift levels.
+        key: The name of the draws, as for `map_grid`: draw 0 is shown, a copy that was measured there. It also picks
+            the images: nobody chooses them.
+        count: How many scenes are shown; all, where there are fewer. They have at least CROWD instances each where
+            enough scenes do.
+        parameters: Which parameters drift, as `scoped` takes them.
 
-    Raises ValueError when there is no network, σ or scene to show, and for a negative σ.
+    Returns:
+        The pictures.
+
+    Raises:
+        ValueError: There is no network, σ or scene to show, or a σ is less than 0.
     """
     from bayesft.evaluation.detection import detect  # imports what figures can do without
 

@@ -13,7 +13,14 @@ from scipy.special import stdtr, stdtrit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, the half-width of its interval, and what the interval is over: "seeds" or "draws", and how many."""
+    """A mean with its interval.
+
+    Args:
+        mean: The mean.
+        half_width: Half the width of the interval; NaN for a single value.
+        over: What the interval is over: "seeds" or "draws".
+        count: The number of these.
+    """
 
     mean: float
     half_width: float
@@ -32,7 +39,18 @@ class Estimate:
 
 
 def estimate(values: np.ndarray, confidence: float = 0.95) -> Estimate:
-    """The mean of `values` (seeds, draws) with its interval. Raises ValueError when there is nothing to average."""
+    """The mean of values with its interval.
+
+    Args:
+        values: (seeds, draws).
+        confidence: The probability that the interval covers the mean.
+
+    Returns:
+        The estimate: over the means of the seeds where there are several, else over the draws.
+
+    Raises:
+        ValueError: There is nothing to average, or `values` has another number of dimensions.
+    """
     values = np.asarray(values, float)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"values of shape {values.shape}: need (seeds, draws)")
@@ -45,9 +63,18 @@ def estimate(values: np.ndarray, confidence: float = 0.95) -> Estimate:
 
 
 def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Estimate:
-    """The mean of first − second, both (seeds, draws), paired: the same seeds and, by common random numbers, draws.
+    """The mean of first − second, paired: the same seeds and, by common random numbers, the same draws.
 
-    Raises ValueError when their shapes differ.
+    Args:
+        first: (seeds, draws).
+        second: (seeds, draws).
+        confidence: As for `estimate`.
+
+    Returns:
+        The estimate of the difference.
+
+    Raises:
+        ValueError: Their shapes differ, or there is nothing to average.
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.shape != second.shape:

@@ -41,7 +41,14 @@ __all__ = ["SearchResult", "Trial", "search", "train_row"]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The trials in order, the chosen hyperparameters α*, and the best trial with its network, as Algorithm 1 ends."""
+    """What a search found.
+
+    Args:
+        trials: All trials, in order.
+        values: α*, the chosen hyperparameters, by name.
+        best: The trial of the highest u_n, with which Algorithm 1 ends.
+        best_model: The network of that trial.
+    """
 
     trials: list[Trial]
     values: dict[str, float]
@@ -251,6 +258,9 @@ def train_row(
 
     Returns:
         The trained network under the row's name, and further networks of the method under names of their own.
+
+    Raises:
+        Diverged: The loss or its gradient is no longer finite.
     """
     name = name or method.name
     if found is None:

@@ -41,9 +41,12 @@ Reward = Callable[[Architecture, str], tuple[float, float]]  # architecture, nam
 class ArchitectureSearch(Settings):
     """How architectures are searched.
 
-    strategy: what proposes candidates. candidates: how many. batch: how many are proposed at once, to be measured side
-    by side. alpha: α_r, the share of the accuracy under the fault in the reward. top: how many of the best are
-    measured again with fresh draws.
+    Args:
+        strategy: What proposes candidates.
+        candidates: The number of candidates.
+        batch: How many are proposed at once, to be measured side by side.
+        alpha: α_r, the share of the accuracy under the fault in the reward.
+        top: How many of the best are measured again with fresh draws.
     """
 
     strategy: Literal["random", "evolution", "reinforce"] = "evolution"
@@ -198,14 +201,17 @@ def train_shared(
         alpha: α_l, the share of the loss under the fault.
         seed: The seed of the weights and of all draws.
         validation: With a controller, the images of the rewards.
-        controller: Proposes the architecture of each step, and learns after each epoch, from one architecture for
-            each validation batch (alternate epochs, as the authors do). Without one, architectures are uniform draws.
+        controller: Proposes the architecture of each step, and learns after each epoch, from one architecture for each
+            validation batch (alternate epochs, as the authors do). Without one, architectures are uniform draws.
         alpha_reward: α_r of the controller's rewards.
         checkpoint: Where a killed training finds its state, and that of the controller.
         network: Arguments of `shared_network`.
 
     Returns:
         The network with the trained weights.
+
+    Raises:
+        Diverged: The loss or its gradient is no longer finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "shared", "initialisation"))

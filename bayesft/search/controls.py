@@ -30,11 +30,24 @@ def of_its_size(
     seed: int,
     samples: int = 200,
 ) -> dict[str, dict[str, Any]]:
-    """Networks by name, as `build` takes them: the found one, three random ones and the largest one within `BAND`.
+    """The networks that a found architecture is compared with: random cells, and published networks of its size.
 
-    `samples` random architectures are looked at. The largest has the most parameters of those within the
-    band. Where fewer than three lie in it, those nearest to it count. ResNet-20 and MobileNet-V2
-    have the width at which they come nearest.
+    `samples` architectures are drawn. Where fewer than three lie within the band, the nearest three are taken. The size
+    is the number of multiply-accumulates; the band is `BAND` on either side of the found architecture's.
+
+    Args:
+        found: The found architecture.
+        space: The space that architectures are drawn from.
+        settings: The channels, cells and stem_stride of the networks of cells.
+        preprocess: The size of the convolutions that make a cell's inputs alike: 1 or 3.
+        image: The shape of an image, (C, H, W).
+        seed: The seed of the draws.
+        samples: The number of draws, at least 3.
+
+    Returns:
+        What `build` takes, by name: "found"; "random-1" to "random-3", the first three of those taken; "largest", the
+        one of them with the most parameters; "matched", a ResNet-20 of the width that comes nearest;
+        "mobilenet-matched", such a MobileNet-V2.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "architectures of a size"))
     target = size(build(cells(str(found), settings, preprocess)), image)[1]
@@ -63,7 +76,18 @@ def of_its_size(
 
 
 def alone_reward(network: nn.Module, data: Split, setting: FaultSetting, draws: int, alpha: float) -> float:
-    """The reward, by `reward_of`, of a network that was trained by itself."""
+    """The reward, by `reward_of`, of a network that was trained by itself.
+
+    Args:
+        network: The network. Its weights are quantised in place where `setting` has bits.
+        data: The validation images.
+        setting: The fault, its level and the bits of the weights.
+        draws: D, the number of faulty copies.
+        alpha: α_r, the share of the accuracy under the fault.
+
+    Returns:
+        R, in [0, 1].
+    """
     quantised = quantise_(network, setting.bits) if setting.bits else network
     clean = accuracy(quantised, data)
     faulty = monte_carlo_grid(
@@ -78,6 +102,17 @@ def agreement(
     """Whether two shared networks rank random architectures alike: Spearman's ρ of their rewards, and its p.
 
     With p > 0.05 the shared networks do not tell architectures apart, whatever a search with them finds.
+
+    Args:
+        rewards: The reward of each shared network. ρ is that of the first two.
+        space: The space that architectures are drawn from.
+        count: The number of architectures.
+        seed: The seed of the draws.
+        worth: Makes one number of (accuracy, accuracy under the fault).
+
+    Returns:
+        "architectures", as text, (count,); "rewards", (networks, count); "rho"; "p". ρ is 0 and p is 1 where all
+        rewards of a network are equal.
     """
     from scipy.stats import spearmanr
 

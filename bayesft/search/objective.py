@@ -41,6 +41,14 @@ class Objective:
     def __call__(self, model: nn.Module, purpose: tuple[Any, ...], draws: int | None = None) -> Estimate:
         """Estimate u of a network with the draws of `purpose`.
 
+        Args:
+            model: The network θ.
+            purpose: What tells these draws from others of the same `key`.
+            draws: The number of draws; None: T.
+
+        Returns:
+            The estimate.
+
         Raises:
             Diverged: A score is not finite.
         """

@@ -51,7 +51,13 @@ class Optimizer:
         )
 
     def tell(self, point: Sequence[float], value: float, error: float) -> None:
-        """Learn that the trial at `point` (d,) has the objective `value` ± `error`; NaN for a failed trial."""
+        """Learn how a trial ended.
+
+        Args:
+            point: The trial's place in the unit cube, (d,).
+            value: Its objective u_n; NaN for a failed trial, which counts like the worst one.
+            error: The standard error of u_n.
+        """
         self.points.append(point)
         self.values.append(value)
         self.errors.append(error if np.isfinite(value) else 0.0)

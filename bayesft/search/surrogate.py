@@ -28,7 +28,15 @@ MAX_DIMENSIONS = 16  # with more, a surrogate of some twenty trials knows nothin
 
 
 def check_space(dimensions: int, trials: int) -> None:
-    """Raise ValueError when there is nothing to search, more than can be told apart, or no room for all trials."""
+    """Refuse a search that a surrogate can't serve.
+
+    Args:
+        dimensions: d, the number of hyperparameters.
+        trials: The number of trials.
+
+    Raises:
+        ValueError: There is nothing to search, more than can be told apart, or no room for all trials.
+    """
     if not 0 < dimensions <= MAX_DIMENSIONS:
         raise ValueError(
             f"{dimensions} numbers to search, and a search can tell 1 to {MAX_DIMENSIONS} apart: let layers share "
@@ -42,7 +50,12 @@ def check_space(dimensions: int, trials: int) -> None:
 class Surrogate:
     """Posterior of the objective after n trials. Larger values are better.
 
-    The trials are at `points` (n, d), with estimates `values` (n,) and their standard errors `errors` (n,).
+    Args:
+        points: The trials in the unit cube, (n, d).
+        values: The estimates of their objectives, (n,).
+        errors: The standard errors of these, (n,).
+        kernel: "squared_exponential" or "matern52".
+        seed: The seed of the restarts of the fit.
     """
 
     def __init__(self, points: np.ndarray, values: np.ndarray, errors: np.ndarray, kernel: Kernel, seed: int = 0):
@@ -74,10 +87,19 @@ class Surrogate:
         return self.offset - self.scale * mean, self.scale * deviation
 
     def acquisition(self, points: np.ndarray, rule: Acquisition) -> np.ndarray:
-        """How much each of `points` (m, d) is worth trying next: (m,), larger is better, in units of its own.
+        """How much places are worth trying next. Larger is better; each rule has a unit of its own.
 
-        "mean" is the paper's rule, the posterior mean; "ei" the expected improvement over the best posterior mean at
-        a trial (the best *observed* value would reward luck); "lcb" the optimistic confidence bound.
+        Args:
+            points: The places in the unit cube, (m, d).
+            rule: "mean", the paper's rule, is the posterior mean. "ei" is the expected improvement over the best
+                posterior mean at a trial: the best *observed* value would reward luck. "lcb" is the optimistic
+                confidence bound.
+
+        Returns:
+            The acquisition of each, (m,).
+
+        Raises:
+            ValueError: The rule is unknown.
         """
         if rule == "mean":
             return self.posterior(points)[0]
@@ -103,12 +125,26 @@ def propose(
     initial: int = 4,
     trials: int = 20,
 ) -> np.ndarray:
-    """The next point to try, (d,), after the n trials so far: the arguments of `Surrogate`.
+    """The next point to try after the n trials so far.
 
-    The first `initial` points are random, or spread evenly with the design "sobol"; with the strategy "random" all are
-    random, the control of the same budget; with "grid" they are those of a grid for `trials` of them. The point depends
-    on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
-    Raises ValueError when the trials leave no room for a new one.
+    It depends on the trials and the seed alone, so a search that resumes from its log goes on as if never interrupted.
+
+    Args:
+        points, values, errors: The trials so far, as for `Surrogate`; n may be 0.
+        dimensions: d, the number of hyperparameters.
+        seed: The seed of every random choice.
+        strategy: "gp", the surrogate; "random", the control of the same budget; or "grid", `grid_point`.
+        design: Where the first points of the surrogate's strategy lie: "random", or "sobol" for an even spread.
+        rule: As for `Surrogate.acquisition`.
+        kernel: As for `Surrogate`.
+        initial: The number of points before the surrogate's first one.
+        trials: The number of trials that a grid is made for.
+
+    Returns:
+        The point, (d,), in [0, 1].
+
+    Raises:
+        ValueError: The trials leave no room for a new one.
     """
     points = np.asarray(points, float).reshape(-1, dimensions)
     if strategy == "grid":
@@ -136,10 +172,21 @@ def propose(
 def propose_batch(
     count: int, points: np.ndarray, values: np.ndarray, errors: np.ndarray, dimensions: int, seed: int, **options: Any
 ) -> np.ndarray:
-    """`count` points to try side by side, (count, d): `propose`, again and again.
+    """Several points to try side by side: `propose`, again and again.
 
     Each point is chosen as if those before it had turned out exactly as well as the best trial so far (the constant
     liar of Ginsbourger, Le Riche and Carraro, 2010), which keeps the next one away from them.
+
+    Args:
+        count: The number of points.
+        points, values, errors, dimensions, seed: As for `propose`.
+        options: The keyword arguments of `propose`.
+
+    Returns:
+        The points, (count, d), in [0, 1].
+
+    Raises:
+        ValueError: The trials leave no room for a new one.
     """
     points, values, errors = np.asarray(points, float).reshape(-1, dimensions), np.array(values), np.array(errors)
     lie = values.max(initial=-np.inf) if len(values) else 0.0
@@ -151,18 +198,35 @@ def propose_batch(
 
 
 def sobol_points(start: int, dimensions: int, seed: int) -> np.ndarray:
-    """64 points, (64, d), of Sobol's sequence from number `start` on: any first few of them lie evenly.
+    """64 points of Sobol's sequence from some number on: any first few of them lie evenly.
 
-    The sequence is scrambled by `seed` (Owen, 1998).
+    The sequence is scrambled (Owen, 1998).
+
+    Args:
+        start: The number of the first point, from 0.
+        dimensions: d.
+        seed: The seed of the scrambling.
+
+    Returns:
+        The points, (64, d), in [0, 1].
     """
     sequence = qmc.Sobol(dimensions, rng=derive_seed(seed, "design") % 2**32)
     return sequence.random_base2((start + 63).bit_length())[start : start + 64]
 
 
 def grid_point(number: int, trials: int, dimensions: int, seed: int) -> np.ndarray:
-    """Point number `number`, (d,), of the smallest regular grid that has `trials` points, in random order.
+    """One point of the smallest regular grid that has a point for every trial, in random order.
 
     The points are the centres of equal cells, so the search has the same number of values in every dimension.
+
+    Args:
+        number: The number of the trial, from 0.
+        trials: The number of trials.
+        dimensions: d.
+        seed: The seed of the order.
+
+    Returns:
+        The point, (d,), in [0, 1].
     """
     levels = next(k for k in range(1, trials + 1) if k**dimensions >= trials)
     cells = levels**dimensions
