@@ -36,10 +36,19 @@ _LIMITS = Limits(_NAMES, members=10, largest=_BATCH_BYTES, total=10 * _BATCH_BYT
 def official(folder: Path, mirror: str | None = None) -> Images:
     """CIFAR-10 as 32 × 32 colour images: 45,000 train, 5,000 validation, 10,000 test, or what a mirror has of them.
 
-    The archive comes from the mirror or else from its host. A mirror without it may hold parts of it (`PARTS`): then
-    a tenth of the training images that are there is validation, and the name in `about` says how many there are.
+    The archive comes from the mirror or else from its host. A mirror without it may hold parts of it (`PARTS`): then a
+    tenth of the training images that are there is validation, and the name in `about` says how many there are.
 
-    Raises FetchError when neither can be had or the mirror's copy is damaged; ValueError for damaged batches.
+    Args:
+        folder: Where the archive is kept.
+        mirror: As for `fetch`.
+
+    Returns:
+        The images.
+
+    Raises:
+        FetchError: Neither can be had, or the mirror's copy is damaged.
+        ValueError: A batch is damaged or missing.
     """
     batches: dict[str, bytes] = {}
 
@@ -73,7 +82,8 @@ def official(folder: Path, mirror: str | None = None) -> Images:
 def read_batches(path: Path) -> dict[str, bytes]:
     """The batches in a tar archive, by name, each verified by its published md5.
 
-    Raises ValueError: the archive or a batch is damaged, or something else is in it, or no batch.
+    Raises:
+        ValueError: The archive or a batch is damaged, or something else is in it, or no batch.
     """
     batches = {}
     for member, content in tar_members(path, _LIMITS):
@@ -89,7 +99,18 @@ def read_batches(path: Path) -> dict[str, bytes]:
 
 
 def decode(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 3, 32, 32) and labels (N,), uint8, of a batch. Raises ValueError when it is not one."""
+    """The images and labels of a batch.
+
+    Args:
+        content: The bytes of the batch.
+        name: Its name, for errors.
+
+    Returns:
+        Images (N, 3, 32, 32) and labels (N,), uint8.
+
+    Raises:
+        ValueError: It is no batch of CIFAR-10.
+    """
     if not content or len(content) % _RECORD:
         raise ValueError(f"{name}: {len(content)} bytes are no whole records of {_RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)

@@ -34,7 +34,13 @@ class FetchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Source:
-    """One published file: its name, its checksum, and the places that publish it, in the order to try them."""
+    """One published file.
+
+    Args:
+        name: Its name.
+        md5: Its published checksum, in hexadecimal digits.
+        urls: The places that publish it, in the order to try them.
+    """
 
     name: str
     md5: str
@@ -46,10 +52,17 @@ class Source:
 
 
 def fetch(source: Source, folder: Path, mirror: str | None = None, set_name: str = "") -> Path:
-    """The path of `source` in `folder`, with the published checksum; downloads it when it is not there.
+    """The path of a published file, verified by its checksum. It is downloaded when it is not there.
 
-    `mirror`, a folder or a base URL, is tried before the official hosts; it holds the file as `<set_name>/<name>`
-    or as `<name>`.
+    Args:
+        source: The file.
+        folder: Where it is kept.
+        mirror: A folder or a base URL, tried before the official hosts. It holds the file as `<set_name>/<name>` or as
+            `<name>`. None: no mirror.
+        set_name: The data set's name, "" for none.
+
+    Returns:
+        The path in `folder`.
 
     Raises:
         FetchError: No place has the file, or the mirror's copy is damaged or cannot be read.
@@ -62,7 +75,20 @@ def fetch(source: Source, folder: Path, mirror: str | None = None, set_name: str
 def fetch_verified(
     name: str, urls: Sequence[str], folder: Path, mirror: str | None, set_name: str, problem: Problem
 ) -> Path:
-    """The path of the file `name` in `folder`, as `fetch` gives it. `problem` says what is wrong with a copy."""
+    """The path of a file, as `fetch` gives it, with a check of its own.
+
+    Args:
+        name: The file's name.
+        urls: The places that publish it, in the order to try them.
+        folder, mirror, set_name: As for `fetch`.
+        problem: Says what is wrong with a copy; None when nothing is.
+
+    Returns:
+        The path in `folder`.
+
+    Raises:
+        FetchError, ValueError, OSError: As for `fetch`.
+    """
     target = Path(folder) / name
     failures: list[str] = []
     if _kept_or_mirrored(target, mirror, set_name, problem, failures):
@@ -81,13 +107,20 @@ def fetch_verified(
 
 
 def fetch_mirrored(name: str, folder: Path, mirror: str | None, set_name: str, problem: Problem) -> Path | None:
-    """The path of the file `name` in `folder`, where it is already or the mirror has it; None when neither is so.
+    """The path of a file that `folder` or the mirror has; None when neither has it.
 
-    `problem` says what is wrong with a copy. A mirror may hold a part of a data set under a name of its own, and
-    what is loaded must not depend on a bad connection: so only a clear "not there" gives None.
+    A mirror may hold a part of a data set under a name of its own, and what is loaded must not depend on a bad
+    connection: so only a clear "not there" gives None.
+
+    Args:
+        name, folder, mirror, set_name, problem: As for `fetch_verified`.
+
+    Returns:
+        The path in `folder`, or None.
 
     Raises:
         FetchError: The mirror's copy is damaged or cannot be read; whoever named a mirror wants to know.
+        ValueError, OSError: As for `fetch`.
     """
     target = Path(folder) / name
     return target if _kept_or_mirrored(target, mirror, set_name, problem, []) else None
@@ -120,7 +153,18 @@ def _kept_or_mirrored(target: Path, mirror: str | None, set_name: str, problem: 
 
 
 def listed_in_sums(name: str, mirror: str, set_name: str) -> Problem:
-    """A check of the file `name` against the mirror's own list of checksums, `SHA256SUMS` at its root."""
+    """A check of a file against the mirror's own list of checksums, `SHA256SUMS` at its root.
+
+    Args:
+        name: The file's name.
+        mirror, set_name: As for `fetch`.
+
+    Returns:
+        The check, as `fetch_mirrored` takes it.
+
+    Raises:
+        FetchError: From the check: the list is there, and can't be read.
+    """
 
     def problem(path: Path) -> str | None:
         place = mirror_places(SUMS, mirror, "")[0]
@@ -160,12 +204,31 @@ class Limits:
     total: int
 
     def check(self, path: Path, name: str, is_file: bool, size: int) -> None:
-        """Refuse a member of the archive `path` that is not as it should be: ValueError."""
+        """Refuse a member of an archive that is not as it should be.
+
+        Args:
+            path: The archive, for the message.
+            name: The member's whole name.
+            is_file: Whether it is a regular file.
+            size: Its size when it is unpacked, in bytes.
+
+        Raises:
+            ValueError: It is no regular file, too large, or of a name that is not allowed.
+        """
         if not is_file or size > self.largest or not self.names.fullmatch(name):
             raise ValueError(f"{path}: unexpected member {name!r} ({size} bytes, at most {self.largest} are allowed)")
 
     def check_all(self, path: Path, members: int, total: int) -> None:
-        """Refuse the archive `path` where it has too many members or too many bytes: ValueError."""
+        """Refuse an archive that has too many members or too many bytes.
+
+        Args:
+            path: The archive, for the message.
+            members: The number of members, or of those that were seen so far.
+            total: Their size when they are unpacked, in bytes.
+
+        Raises:
+            ValueError: There are too many.
+        """
         if members > self.members or total > self.total:
             raise ValueError(
                 f"{path}: {members} members of {total} bytes in all, or more; "
@@ -192,6 +255,13 @@ class _Header(tarfile.TarInfo):
 def tar_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a tar archive, compressed or not. What is in a file is not verified.
 
+    Args:
+        path: The archive.
+        limits: What it may hold.
+
+    Yields:
+        Name and content of each file.
+
     Raises:
         ValueError: The archive is damaged, holds a link, or something that `limits` does not allow.
     """
@@ -211,7 +281,17 @@ def tar_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
 
 
 def zip_members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files in a zip archive; raises ValueError as `tar_members` does."""
+    """Names and contents of the files in a zip archive.
+
+    Args:
+        path, limits: As for `tar_members`.
+
+    Yields:
+        Name and content of each file.
+
+    Raises:
+        ValueError: The archive is damaged, or holds something that `limits` does not allow.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -247,10 +327,18 @@ def checked_mirror(mirror: str | None) -> str | None:
 
 
 def mirror_places(name: str, mirror: str | None, set_name: str) -> list[str | Path]:
-    """Where a mirror may hold the file `name`.
+    """Where a mirror may hold a file, in the order to try.
+
+    Args:
+        name: The file's name.
+        mirror, set_name: As for `fetch`.
+
+    Returns:
+        Paths, or addresses.
 
     Raises:
         FetchError: The mirror is a folder that does not exist.
+        ValueError: The mirror is an address that is not allowed.
     """
     base = checked_mirror(mirror)
     if base is None:
@@ -291,7 +379,12 @@ def _differs(path: Path, algorithm: str, expected: str) -> str | None:
 
 
 def copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
-    """Copy or download `place`, a path or an address, to `target`.
+    """Copy or download a file, and check it.
+
+    Args:
+        place: Where it is: a path or an address.
+        target: Where it goes. A damaged copy never takes this name.
+        problem: As for `fetch_verified`.
 
     Raises:
         Damaged: There is a problem with what `place` has.
@@ -311,7 +404,11 @@ def copy_verified(place: str | Path, target: Path, problem: Problem) -> None:
 
 
 def _blocks(place: str | Path) -> Iterator[bytes]:
-    """What `place` has, block by block, with a progress bar. Raises Unreadable."""
+    """What `place` has, block by block, with a progress bar.
+
+    Raises:
+        Unreadable: `place` cannot be read.
+    """
     try:
         if isinstance(place, Path):
             with open(place, "rb") as file:

@@ -45,12 +45,21 @@ _LIMITS = Limits(_NAMES, members=100_000, largest=1 << 20, total=1 << 30)  # the
 def official(folder: Path, mirror: str | None = None) -> Images:
     """GTSRB as 32 × 32 colour images of cropped signs, 43 classes, each part in a fixed random order.
 
-    The official archives come from the mirror or else from their host. A mirror without them may hold `SUBSET`,
-    listed in its SHA256SUMS: then the name in `about` says how many images it has. Validation is by track, the
-    frames of one physical sign: about a tenth of each class's.
+    The official archives come from the mirror or else from their host. A mirror without them may hold `SUBSET`, listed
+    in its SHA256SUMS: then the name in `about` says how many images it has. Validation is by track, the frames of one
+    physical sign: about a tenth of each class's.
 
-    Raises FetchError when neither can be had or the mirror's copy is damaged; ValueError for a damaged archive, an
-    image that is missing, not annotated or of another size than annotated, and a class without images.
+    Args:
+        folder: Where the archives are kept.
+        mirror: As for `fetch`.
+
+    Returns:
+        The images.
+
+    Raises:
+        FetchError: Neither can be had, or the mirror's copy is damaged.
+        ValueError: An archive is damaged; an image is missing, not annotated or of another size than annotated; a class
+            has no images.
     """
     paths = [fetch_mirrored(file.name, folder, mirror, "gtsrb", file.problem) for file in OFFICIAL]
     subset = None
@@ -84,9 +93,17 @@ def official(folder: Path, mirror: str | None = None) -> Images:
 
 
 def decode(files: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images, labels and tracks, test images and labels, from the files of the archives, by path.
+    """The images of the archives, cropped and resized.
 
-    Images are (N, 3, 32, 32), uint8. Raises ValueError as `official` says.
+    Args:
+        files: The contents of the files of all archives, by path.
+
+    Returns:
+        Training images (N, 3, 32, 32), uint8, their labels (N,) and tracks (N,); test images (M, 3, 32, 32), uint8, and
+        their labels (M,).
+
+    Raises:
+        ValueError: An image is missing, not annotated or of another size than annotated, or a class has no images.
     """
     used: set[str] = set()
     train, labels, tracks = [], [], []
@@ -112,10 +129,19 @@ def decode(files: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 def hold_out_tracks(labels: np.ndarray, tracks: np.ndarray) -> np.ndarray:
-    """Which images are validation, (N,) bool: a tenth of the tracks of each class, at least one, all their frames.
+    """Which images are validation: a tenth of the tracks of each class, at least one, all their frames.
 
     Frames of one track show the same sign a moment later: a split by frame would validate on what was trained on.
-    Raises ValueError for a class with one track only.
+
+    Args:
+        labels: (N,).
+        tracks: The number of each image's track within its class, (N,).
+
+    Returns:
+        Whether each image is validation, (N,), bool.
+
+    Raises:
+        ValueError: A class has one track only.
     """
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):

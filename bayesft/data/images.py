@@ -26,9 +26,12 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: uint8 images (N, C, H, W) and int64 labels (N,) for each part, and what is known of them.
+    """A data set: images in three parts, and what is known of them.
 
-    `about` says where the images come from and how many there are; it travels with the file.
+    Args:
+        parts: uint8 images (N, C, H, W) and int64 labels (N,) of each part.
+        classes: The number of classes.
+        about: Where the images come from and how many there are. It travels with the file.
     """
 
     parts: dict[str, Split]
@@ -86,10 +89,21 @@ class Images:
 
 
 def split_off_validation(images: np.ndarray, labels: np.ndarray, count: int, name: str) -> tuple[Split, Split]:
-    """Training and validation parts of a pool: `count` images are held out, by a permutation fixed by `name`.
+    """Training and validation parts of a pool of images.
 
-    images: (N, H, W) or (N, C, H, W), uint8; labels: (N,). The training seed has no part in it: every seed, method
-    and scale holds out the same images.
+    The training seed has no part in it: every seed, method and scale holds out the same images.
+
+    Args:
+        images: (N, H, W) or (N, C, H, W), uint8.
+        labels: (N,).
+        count: How many images are held out.
+        name: What the permutation depends on.
+
+    Returns:
+        Training part and validation part.
+
+    Raises:
+        ValueError: As for `as_split`.
     """
     order = np.random.default_rng(derive_seed("validation split", name)).permutation(len(images))
     return as_split(images[order[count:]], labels[order[count:]]), as_split(
@@ -98,7 +112,18 @@ def split_off_validation(images: np.ndarray, labels: np.ndarray, count: int, nam
 
 
 def as_split(images: np.ndarray, labels: np.ndarray) -> Split:
-    """uint8 images (N, H, W) or (N, C, H, W) and labels (N,) as a part."""
+    """Images and labels as a part.
+
+    Args:
+        images: (N, H, W) or (N, C, H, W), uint8. They are copied.
+        labels: (N,).
+
+    Returns:
+        The part; images (N, H, W) get one channel.
+
+    Raises:
+        ValueError: The images are not uint8, or there is another number of labels.
+    """
     tensor = torch.from_numpy(np.array(images, order="C"))  # a copy: what was read from a file is not writable
     if tensor.dtype != torch.uint8 or len(images) != len(labels):
         raise ValueError(f"{tensor.dtype} images {tuple(tensor.shape)} with {len(labels)} labels")

@@ -25,9 +25,18 @@ OFFICIAL = tuple(
 
 
 def official(folder: Path, mirror: str | None = None) -> Images:
-    """MNIST, 55,000 train, 5,000 validation, 10,000 test images of 28 × 28, from its files, fetched into `folder`.
+    """MNIST from its files, fetched into `folder`: 55,000 train, 5,000 validation, 10,000 test images of 28 × 28.
 
-    Raises FetchError when a file can't be had, ValueError when one is no idx file.
+    Args:
+        folder: Where the files are kept.
+        mirror: As for `fetch`.
+
+    Returns:
+        The images.
+
+    Raises:
+        FetchError: A file can't be had.
+        ValueError: A file is no idx file.
     """
     train, train_labels, test, test_labels = (read_idx(fetch(file, folder, mirror, "mnist")) for file in OFFICIAL)
     training, validation = split_off_validation(train, train_labels, 5_000, "mnist")
@@ -55,7 +64,11 @@ def embedded() -> Images:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of a gzip-compressed idx file of bytes. Raises ValueError when it is not one, or is cut short."""
+    """The array of a gzip-compressed idx file of bytes.
+
+    Raises:
+        ValueError: It is no such file, is cut short, or is too large.
+    """
     try:
         with gzip.open(path) as file:
             content = file.read(LARGEST + 1)

@@ -28,10 +28,16 @@ SHARES = {"validation": 20 / 170, "test": 40 / 170}  # of the images of each of 
 def official(folder: Path, mirror: str | None = None, size: int | None = None) -> Scenes:
     """PennFudanPed: 110 train, 20 validation, 40 test images, from both universities in each part.
 
-    The archive is taken from `folder`, else from `mirror` (a folder or a base URL), else from its authors' page, and
-    kept in `folder`. With `size`, larger images are shrunk to that many pixels on their longer side.
+    Args:
+        folder: Where the archive is kept.
+        mirror: As for `fetch`.
+        size: Larger images are shrunk to so many pixels on their longer side; None: they stay.
 
-    Raises FetchError: no place has the archive, or what it has is damaged.
+    Returns:
+        The scenes.
+
+    Raises:
+        FetchError: No place has the archive, or what it has is damaged.
     """
     members = _members(Path(folder), mirror)
     names = sorted(Path(name).stem for name in members if "/PNGImages/" in name)
@@ -86,9 +92,10 @@ def _members(folder: Path, mirror: str | None) -> dict[str, bytes]:
 
 
 def read_verified(path: Path) -> dict[str, bytes]:
-    """The images in the archive at `path`, by name. Other files in it (annotations, a readme) are ignored.
+    """The images in an archive, by name. Other files in it (annotations, a readme) are ignored.
 
-    Raises Damaged, naming a member, unless the images are exactly those of the table.
+    Raises:
+        Damaged: The images are not exactly those of the table. The message names a member.
     """
     expected = {name: digest for digest, name in (line.split() for line in TABLE.read_text("utf-8").splitlines())}
     members: dict[str, bytes] = {}

@@ -25,7 +25,11 @@ class Scene(NamedTuple):
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """The boxes (n, 4) around masks (n, H, W), x₁, y₁, x₂, y₂. Raises ValueError for a mask without a pixel."""
+    """The boxes (n, 4) around masks (n, H, W): x₁, y₁, x₂, y₂ in pixels.
+
+    Raises:
+        ValueError: A mask has no pixel, or the masks have another number of dimensions.
+    """
     if masks.dim() != 3 or not bool(masks.flatten(1).any(1).all()):
         raise ValueError(f"masks {tuple(masks.shape)}: need (n, H, W), and a pixel in each")
     ends = []
@@ -50,9 +54,11 @@ def unpacked(bits: Tensor, image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scenes:
-    """A data set for detection: a list of scenes for each part, and what is known of them.
+    """A data set for detection.
 
-    `about` says where the images come from and how many there are; it travels with the file.
+    Args:
+        parts: The scenes of each part.
+        about: Where the images come from and how many there are. It travels with the file.
     """
 
     parts: dict[str, list[Scene]]
@@ -84,9 +90,18 @@ class Scenes:
 
 
 def as_scene(image: np.ndarray, instances: np.ndarray, numbers: list[int] | None = None) -> Scene:
-    """A scene from an RGB image (H, W, 3), uint8, and an image (H, W) of instance numbers, 0 where there is none.
+    """A scene from an image and the numbers of the instances in it.
 
-    `numbers` are the instances to keep, where there are any of their pixels (None: all that occur).
+    Args:
+        image: RGB, (H, W, 3), uint8.
+        instances: The number of the instance at each pixel, (H, W), 0 where there is none.
+        numbers: The instances to keep, where there are any of their pixels; None: all that occur.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: The image is not uint8, or of another size than the instances.
     """
     if image.dtype != np.uint8 or image.shape != (*instances.shape, 3):
         raise ValueError(f"{image.dtype} image {image.shape} with instances {instances.shape}")

@@ -11,13 +11,21 @@ SOURCES = ("embedded", "official")
 
 
 def load_images(name: str, source: str, folder: Path, mirror: str | None = None) -> Images:
-    """The data set `name` from `source`: "embedded" needs no file; "official" fetches and verifies into `folder`.
+    """A data set by name.
 
-    `about` then has "name", which says what the images are, "source", and for official ones the checksums that were
-    verified ("md5" or "sha256", by file).
+    Args:
+        name: One of `DATA_SETS`.
+        source: "embedded" needs no file; "official" fetches and verifies files.
+        folder: Where official files are kept.
+        mirror: As for `fetch`.
 
-    Raises FetchError when an official file can't be had, ValueError for an unknown name or source or for a file
-    that can't be decoded.
+    Returns:
+        The images. `about` has "name", which says what they are, "source", and for official ones the checksums that
+        were verified ("md5" or "sha256", by file).
+
+    Raises:
+        FetchError: An official file can't be had.
+        ValueError: The name or the source is unknown, or a file can't be decoded.
     """
     if name not in DATA_SETS or source not in SOURCES:
         raise ValueError(f"data set {name!r} from {source!r}: sets {sorted(DATA_SETS)}, sources {list(SOURCES)}")

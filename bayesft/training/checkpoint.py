@@ -14,14 +14,16 @@ from bayesft.tensors import load_tensors, save_tensors
 class Checkpoint:
     """Named states (tensors and a JSON value each) in a folder that one process holds at a time.
 
-    The folder's name must depend on everything that the run's result depends on: then what is found there is
-    always the run's own. Used as a context manager; raises RuntimeError on entry when another process holds the
-    folder (a stage that outlived the killed pipeline, say).
+    The folder's name must depend on everything that the run's result depends on: then what is found there is always the
+    run's own. It is a context manager.
 
     Args:
         folder: The folder. It is made when it is needed.
         save_after_s: A training saves its state at the end of an epoch when the last one is so many seconds old. A
             killed training repeats so much of its work, and one epoch.
+
+    Raises:
+        RuntimeError: On entry: another process holds the folder (a stage that outlived the killed pipeline, say).
     """
 
     def __init__(self, folder: Path, save_after_s: float = 1.0):
@@ -43,7 +45,13 @@ class Checkpoint:
         self._lock.release()
 
     def save(self, name: str, tensors: dict[str, Tensor], value: object = None) -> None:
-        """Replace the state `name`, atomically."""
+        """Replace a state, atomically.
+
+        Args:
+            name: The name of the state.
+            tensors: Its tensors, by name.
+            value: Its JSON value.
+        """
         save_tensors(self.folder / f"{name}.safetensors", tensors, value)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], Any] | None:

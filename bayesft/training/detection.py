@@ -51,9 +51,17 @@ def flipped(image: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
 def detection_gradient(
     model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]], progress: float = 0.0
 ) -> Tensor:
-    """The sum of Mask R-CNN's losses, its gradient left in `.grad`; `loss` has no part in it.
+    """The gradient of the sum of Mask R-CNN's losses. `fit` raises Diverged where the result is not finite.
 
-    Like every gradient for `fit`, which raises Diverged, with the step, where this is not finite.
+    Args:
+        model: The detector, in train mode.
+        loss: Not used.
+        x: The images, (3, H, W) in [0, 1] each.
+        y: The `target` of each.
+        progress: Not used.
+
+    Returns:
+        The sum, a scalar. Its gradient is left in `.grad` of the parameters.
     """
     with torch.autocast(x[0].device.type, enabled=False):  # boxes need all their digits
         value = torch.stack(list(model(x, y).values())).sum()
@@ -64,7 +72,14 @@ def detection_gradient(
 def flipping_gradient(
     model: nn.Module, loss: Loss, x: list[Tensor], y: list[dict[str, Tensor]], progress: float = 0.0
 ) -> Tensor:
-    """`detection_gradient` with every second image flipped, drawn from the global generator, seeded each epoch."""
+    """`detection_gradient` with each image flipped or not, by chance. It is drawn from the global generator.
+
+    Args:
+        model, loss, x, y, progress: As for `detection_gradient`.
+
+    Returns:
+        The sum of the losses, a scalar.
+    """
     pairs = [
         flipped(image, truth) if flip else (image, truth)
         for image, truth, flip in zip(x, y, (torch.rand(len(x)) < 0.5).tolist(), strict=True)

@@ -28,9 +28,9 @@ Gradient = Callable[[nn.Module, Loss, Any, Any, float], Tensor]  # a batch is wh
 
 
 class Adam(torch.optim.Adam):
-    """PyTorch's Adam, of which the methods that PyTorch shields from its compiler stand bare.
+    """PyTorch's Adam without the wrappers that keep its methods out of torch.compile.
 
-    The shields import that compiler at their first use, which takes 1.6 s in every training, and nothing is compiled.
+    The wrappers import the compiler at their first use, which takes 1.6 s in every training, and nothing is compiled.
     """
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
@@ -45,10 +45,17 @@ class Diverged(RuntimeError):
 
 
 def plain_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, progress: float = 0.0) -> Tensor:
-    """Leave the gradient of the mean loss of the batch in `.grad` of the parameters, and return that loss.
+    """The gradient of the mean loss of a batch. Every method's gradient has this signature and keeps this contract.
 
-    Every method's gradient has this signature: x (B, ...) or a tuple of several inputs, y (B, ...), a scalar back.
-    `progress` is the share of the training's steps that are done, for a method that changes on the way.
+    Args:
+        model: The network. Its parameters keep their values; their gradients are added to `.grad`.
+        loss: Gives a scalar, the mean over the batch, for outputs (B, ...) and labels.
+        x: The inputs (B, ...), or a tuple of several inputs.
+        y: The labels (B, ...).
+        progress: The share of the training's steps that are done, for a method that changes on the way.
+
+    Returns:
+        The loss, a scalar that is detached. `fit` raises Diverged where it or the gradient is not finite.
     """
     value = loss(model(*x) if isinstance(x, tuple) else model(x), y)
     value.backward()
@@ -70,12 +77,27 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place on `data` and return it.
 
-    The order of the images, and every other random number, is drawn for each epoch from (seed, epoch) alone: a
-    training that resumes from `checkpoint` ends with the same weights as one that was never interrupted. `label`
-    names the training in the progress bar and in errors. `after_epoch` is told how many epochs are done, and ends the
-    training when it says True.
+    The order of the images, and every other random number, is drawn for each epoch from (seed, epoch) alone: a training
+    that resumes from `checkpoint` ends with the same weights as one that was never interrupted.
 
-    Raises Diverged at the end of an epoch in which a loss or a gradient was not finite; it names step and label.
+    Args:
+        model: The network, on the device of the data.
+        data: The training images and labels. Columns of another kind must have a length, a device, and batches by
+            number.
+        recipe: How long and with what steps.
+        seed: The seed of all random numbers.
+        label: The name of the training in the progress bar, the checkpoint and errors.
+        loss: The loss ℓ, as `plain_gradient` takes it.
+        gradient: How a step's gradient is taken; the contract is that of `plain_gradient`.
+        after_step: Called after each step.
+        after_epoch: Called with the number of epochs that are done. It ends the training when it says True.
+        checkpoint: Where a killed training finds its state.
+
+    Returns:
+        The network, in train mode unless `after_epoch` changed that.
+
+    Raises:
+        Diverged: At the end of an epoch: a loss or a gradient in it was not finite. The message names step and label.
     """
     device = data.labels.device
     steps = math.ceil(len(data.labels) / recipe.batch_size)
@@ -137,6 +159,9 @@ def accuracy(
         data: The images and labels.
         decode: Gives the classes (B,) for outputs (B, K).
         batch: How many images pass at once.
+
+    Returns:
+        The share, in [0, 1].
     """
     model.eval()
     right = 0
@@ -154,7 +179,16 @@ def save(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
 ) -> None:
-    """Keep a training of so many epochs in the checkpoint, under its label."""
+    """Keep the state of a training.
+
+    Args:
+        checkpoint: Where it is kept.
+        label: The name of the training, under which it is kept.
+        epochs_done: The number of epochs that are done.
+        model: The network.
+        optimizer: Its optimizer, Adam.
+        scheduler: That of the step size; None for a constant one.
+    """
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"adam.{i}.{k}": tensor for i, entry in state["state"].items() for k, tensor in entry.items()}
@@ -173,7 +207,15 @@ def resume(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
 ) -> int:
-    """Put everything back as `save` kept it: the number of epochs that are done, 0 where nothing was kept."""
+    """Put everything back as `save` kept it.
+
+    Args:
+        checkpoint: Where it is kept; None: nowhere.
+        label, model, optimizer, scheduler: As for `save`. The last three are changed in place.
+
+    Returns:
+        The number of epochs that are done; 0 where nothing was kept.
+    """
     found = checkpoint.load(label) if checkpoint else None
     if found is None:
         return 0

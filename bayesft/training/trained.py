@@ -35,7 +35,7 @@ class Problem:
         recipe: The recipe of every training.
         seed: The training seed.
         fault: The fault model of training under drift and of a search.
-        parameters: Which parameters drift: "all" or "weights".
+        parameters: Which parameters drift: "all", "weights" or "convolutions".
         level: The fault level that networks are meant for; None for one of the fault's own.
         granularity: Whether each layer has a dropout site of its own ("layer"), or each stage ("stage").
         bounds: The lowest and the highest dropout rate that a search may choose.
@@ -119,9 +119,13 @@ def neg_loss_score(outputs: Tensor, labels: Tensor) -> Tensor:
 class Trained:
     """A trained network, as one safetensors file.
 
-    `members` are the weights: one set, or one for each device where a method works device by device; evaluation
-    spreads the draws over them. With a `codebook` (classes, bits) the outputs are bits, and the prediction is the
-    nearest codeword; else it is the largest output. `about` says how it was trained.
+    Args:
+        specification: What `build` makes the network of.
+        members: The weights: one set, or one for each device where a method works device by device. Evaluation spreads
+            the draws over them.
+        codebook: Codewords of 0 and 1, (classes, bits). The outputs are then bits, and the prediction is the nearest
+            codeword. None: it is the largest output.
+        about: How it was trained.
     """
 
     specification: dict[str, Any]
@@ -180,9 +184,16 @@ class Trained:
 
 
 def decode_codewords(logits: Tensor, codebook: Tensor) -> Tensor:
-    """The class (B,) whose codeword is nearest in Hamming distance to the signs of `logits` (B, L).
+    """The class whose codeword is nearest to outputs in Hamming distance.
 
-    codebook: (C, L) of 0 and 1. Ties go to the codeword of the larger summed log-likelihood.
+    Ties go to the codeword of the larger summed log-likelihood.
+
+    Args:
+        logits: The outputs, (B, L). A bit is the sign.
+        codebook: The codewords of 0 and 1, (C, L).
+
+    Returns:
+        The classes, (B,).
     """
     code = codebook.to(logits.dtype)  # (C, L)
     distance = (logits > 0).to(logits.dtype) @ (1 - code).T + (logits <= 0).to(logits.dtype) @ code.T  # (B, C)
