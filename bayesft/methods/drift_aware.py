@@ -29,12 +29,12 @@ def drift_gradient(
     Args:
         fault: The fault, of weights or of activations. It must have a gradient.
         sigma_train: The level is uniform in [0, sigma_train].
-        parameters: Which parameters drift: "all" or "weights".
+        parameters: Which parameters drift, as `scoped` takes them.
         rise: Over this first share of the training, the bound of the level grows from 0 to `sigma_train`.
 
     Returns:
-        A gradient for `fit`. Level and drift come from the global generator. A network of several inputs gets them as
-        a tuple.
+        A gradient for `fit`. Level and drift come from the global generator. A network of several inputs gets them as a
+        tuple.
 
     Raises:
         ValueError: The level is not allowed, or the fault has no gradient.

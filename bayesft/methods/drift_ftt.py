@@ -23,7 +23,13 @@ class DriftFtt(Ftt):
     look = Look("#117733", "--", "H")
 
     class Settings(Ftt.Settings):
-        """As of `ftt`; sigma_train: the highest level of drift in the other pass (σ, no unit)."""
+        """Settings as of `ftt`, and those of the drifting pass.
+
+        Args:
+            alpha, level: As of `ftt`.
+            bits: As of `ftt`, in the pass under the fault alone. The weights that drift are not quantised.
+            sigma_train: The highest level of drift in the other pass (σ, no unit).
+        """
 
         sigma_train: PositiveFloat = 0.3
 

@@ -29,7 +29,10 @@ BCH_CODES = ((15, 5, 0o2467, 7), (31, 6, 0o313365047, 15))
 def codewords(classes: int) -> np.ndarray:
     """All words of the shortest code that has one for every class: (words, L) of 0 and 1, uint8.
 
-    L = 15 with distance 7 for up to 32 classes, L = 31 with distance 15 for up to 64. Raises ValueError for more.
+    L = 15 with distance 7 for up to 32 classes, L = 31 with distance 15 for up to 64.
+
+    Raises:
+        ValueError: There are more classes.
     """
     for bits, information, generator, _ in BCH_CODES:
         if classes <= 2**information:
@@ -45,10 +48,20 @@ def codewords(classes: int) -> np.ndarray:
 
 
 def assign_codewords(confusions: np.ndarray, seed: int, restarts: int = 8) -> np.ndarray:
-    """A codebook (C, L): the words that put confused classes far apart.
+    """A codebook that puts confused classes far apart.
 
-    confusions: (C, C) counts, row = class, column = prediction. Maximises Σ confusions · distance by exchanging one
-    word at a time, from several random starts.
+    It maximises Σ confusions · distance by exchanging one word at a time, from several random starts.
+
+    Args:
+        confusions: Counts (C, C): row = class, column = prediction.
+        seed: The seed of the starts.
+        restarts: The number of starts.
+
+    Returns:
+        The codebook, (C, L) of 0 and 1, uint8.
+
+    Raises:
+        ValueError: There are more classes than words.
     """
     classes = len(confusions)
     words = codewords(classes)
@@ -82,7 +95,16 @@ def _spread(distance: np.ndarray, weight: np.ndarray, chosen: np.ndarray, classe
 
 
 def confusion_matrix(trained: Trained, data: Split, classes: int) -> np.ndarray:
-    """Counts (C, C): row = class, column = prediction of the trained network, without drift."""
+    """How often a trained network, without drift, takes one class for another.
+
+    Args:
+        trained: The network.
+        data: The images and labels.
+        classes: C, the number of classes.
+
+    Returns:
+        Counts (C, C): row = class, column = prediction.
+    """
     network = trained.networks(data.labels.device)[0]
     with torch.inference_mode():
         predictions = torch.cat([trained.decode(network(x)) for x in data.images.split(512)])
@@ -97,7 +119,18 @@ class Ftna(Method):
     needs = ("erm",)
 
     def train(self, problem: Problem, values: Mapping[str, Any], given: Mapping[str, Trained]) -> dict[str, Trained]:
-        """Train with the recipe on codewords, which the confusions of `given["erm"]` assign."""
+        """Train with the recipe on codewords, which the confusions of ERM's network assign.
+
+        Args:
+            problem, values: As for `Method.train`.
+            given: The trained network of "erm".
+
+        Returns:
+            The trained network, with its codebook, under the method's name.
+
+        Raises:
+            Diverged: The loss or its gradient is no longer finite.
+        """
         confusions = confusion_matrix(given["erm"], problem.validation, problem.classes)
         codebook = torch.from_numpy(assign_codewords(confusions, derive_seed(problem.seed, "codebook")))
         bits = codebook.shape[1]

@@ -38,7 +38,7 @@ def ftt_gradient(
         fault: The fault, of weights or of activations. It must have a gradient.
         level: The fault level.
         alpha: α, in [0, 1].
-        parameters: Which parameters a fault of weights meets, as in `bayesft.drift.scope.scoped`.
+        parameters: Which parameters a fault of weights meets, as `scoped` takes them.
         bits: Quantise the weights to so many bits in both passes; 0 does not.
 
     Returns:
@@ -95,10 +95,13 @@ class Ftt(Method):
     passes = 2
 
     class Settings(Method.Settings):
-        """What is tuned.
+        """Settings of fault-tolerant training. α and the level can be searched.
 
-        alpha: the share α of the loss under the fault; level: of the fault in training, as a multiple of the level
-        that networks are meant for; bits: of the weights in training, 0 for no quantisation.
+        Args:
+            alpha: The share α of the loss under the fault.
+            level: That of the fault in training, as a multiple of the level that networks are meant for.
+            bits: Those of the weights in training, in both passes; 0 for no quantisation. They are given, never
+                searched.
         """
 
         alpha: Share = 0.7

@@ -44,7 +44,13 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Look:
-    """A method's curve in figures: a colour, dashes and a marker of matplotlib. Print keeps the last two."""
+    """A method's curve in figures. Dashes and marker still tell curves apart in black and white.
+
+    Args:
+        colour: A colour of matplotlib.
+        dashes: A line style of matplotlib.
+        marker: A marker of matplotlib.
+    """
 
     colour: str
     dashes: str | tuple[Any, ...]
@@ -54,11 +60,17 @@ class Look:
 class Method:
     """A way to train a network. A subclass states what differs from plain training.
 
-    `title` and `look` are for reports. `needs` names the methods whose networks must be trained before. `search` is
-    None for a method whose hyperparameters are given; else it holds the method's own changes of the search settings.
-    Without `final_training` the result of a search is the best trial's network. `for_calibrated` marks a method whose
-    copies are meant to be calibrated in use. `passes` counts the forward and backward passes of a training step.
-    `Settings` holds what params.yaml may give, with defaults.
+    Attributes:
+        title: The name in reports.
+        look: The curve in figures.
+        needs: The methods whose networks must be trained before.
+        search: None for a method whose hyperparameters are given; else the method's own changes of the search settings.
+        final_training: Whether a network is trained under the hyperparameters that a search found; else the result is
+            the best trial's network.
+        detects: Whether it trains detectors too.
+        for_calibrated: Whether its copies are meant to be calibrated in use.
+        passes: The number of forward and backward passes of a training step.
+        Settings: What params.yaml may give, with defaults.
     """
 
     title: str
@@ -105,7 +117,16 @@ class Method:
 
     @contextmanager
     def training(self, model: nn.Module, problem: Problem, values: Mapping[str, Any]) -> Iterator[Gradient]:
-        """A context in which `model` trains by the method: dropout is attached, and the gradient is given."""
+        """A context in which a network trains by the method: dropout is attached.
+
+        Args:
+            model: The network. Dropout is detached on leaving.
+            problem: The problem that it is trained on.
+            values: The method's settings, hyperparameters included.
+
+        Yields:
+            The gradient of a step, for `fit`.
+        """
         rates = self.rates(problem, values)
         with dropout(model, problem.sites if rates else (), rates):
             yield self.gradient(problem, values)

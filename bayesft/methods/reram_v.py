@@ -104,17 +104,31 @@ class ReramV(Method):
     needs = ("erm",)
 
     class Settings(Method.Settings):
-        """sigma_device: σ_d of the devices' variation; rounds: of repair; devices: how many."""
+        """Settings of the repair.
+
+        Args:
+            sigma_device: σ_d of the devices' variation (no unit).
+            rounds: The number of rounds of repair.
+            devices: The number of devices.
+        """
 
         sigma_device: PositiveFloat = 0.5
         rounds: int = Field(5, ge=1, le=9)
         devices: PositiveInt = 3
 
     def train(self, problem: Problem, values: Mapping[str, Any], given: Mapping[str, Trained]) -> dict[str, Trained]:
-        """Repair `given["erm"]` on each device.
+        """Repair ERM's network on each device.
 
-        The second result is ERM on the same devices without any repair, nor new statistics: what the programming error
-        alone costs.
+        Args:
+            problem, values: As for `Method.train`.
+            given: The trained network of "erm".
+
+        Returns:
+            By name: the repaired networks, one a device, and as PROGRAMMED those of ERM on the same devices without any
+            repair, nor new statistics: what the programming error alone costs.
+
+        Raises:
+            Diverged: The loss or its gradient is no longer finite.
         """
         erm, sigma_device, devices = given["erm"], values["sigma_device"], values["devices"]
         states = [_repair(problem, erm, sigma_device, device, values["rounds"]) for device in range(devices)]

@@ -95,6 +95,9 @@ class Space:
     Args:
         nodes: n, the number of nodes of a cell.
         operations: The names of the operations that may stand on an edge.
+
+    Raises:
+        ValueError: There is no node, an operation is unknown, or none passes its input on.
     """
 
     nodes: int = 4
@@ -148,7 +151,16 @@ class Space:
 
 
 def with_edge(architecture: Architecture, place: tuple[int, int, int], edge: Edge) -> Architecture:
-    """The architecture with another edge at a place that `Space.edges` gives."""
+    """The architecture with another edge at one place.
+
+    Args:
+        architecture: The architecture.
+        place: As `Space.edges` gives it.
+        edge: The new input and operation.
+
+    Returns:
+        The changed architecture. It is not checked.
+    """
     kinds = [[list(node) for node in plan] for plan in architecture]
     kind, node, side = place
     kinds[kind][node][side] = edge
@@ -203,7 +215,17 @@ class Cell(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """A stem, cells, a pool and a linear layer. `divisor`: what the side of an image must be a multiple of."""
+    """A stem, cells, a pool and a linear layer.
+
+    Args:
+        stem: From images (B, 3, H, W) to maps.
+        cells: Each takes the outputs of the two before it.
+        head: The pool and the linear layer.
+        divisor: What the sides of an image must be multiples of.
+
+    Raises:
+        ValueError: In a pass: the sides of the images are no such multiples.
+    """
 
     def __init__(self, stem: nn.Module, cells: nn.ModuleList, head: nn.Module, divisor: int):
         super().__init__()
@@ -222,7 +244,15 @@ class CellNetwork(nn.Module):
 
 
 class SharedNetwork(CellNetwork):
-    """A network with every operation of a space on every edge. `child` gives one architecture of it."""
+    """A network with every operation of a space on every edge. `child` gives one architecture of it.
+
+    Args:
+        stem, cells, head, divisor: As for `CellNetwork`.
+        reducing: Which cells reduce.
+
+    Raises:
+        ValueError: In a pass, since it has none of its own.
+    """
 
     def __init__(
         self, stem: nn.Module, cells: nn.ModuleList, head: nn.Module, divisor: int, reducing: tuple[bool, ...]
@@ -264,6 +294,12 @@ def cell_network(
         cells: L, the number of cells; cells ⌊L/3⌋ and ⌊2L/3⌋, counted from 0, reduce.
         stem_stride: The stride of the first convolution.
         preprocess: The size of the convolutions that make a cell's inputs alike: 1, or 3 as under weight faults.
+
+    Returns:
+        The network, of images (B, 3, H, W).
+
+    Raises:
+        ValueError: The architecture or a number is not allowed.
     """
     found = Architecture.parse(architecture)
 
@@ -281,9 +317,19 @@ def cell_network(
 def shared_network(
     space: Space, outputs: int = 10, channels: int = 20, cells: int = 8, stem_stride: int = 1, preprocess: int = 3
 ) -> SharedNetwork:
-    """The weight-sharing network of a space; the other arguments as for `cell_network`.
+    """The weight-sharing network of a space.
 
     Its normalisations have no parameters, and use the statistics of the batch always.
+
+    Args:
+        space: The space.
+        outputs, channels, cells, stem_stride, preprocess: As for `cell_network`.
+
+    Returns:
+        The network. `SharedNetwork.child` gives that of one architecture.
+
+    Raises:
+        ValueError: A number is not allowed.
     """
 
     def norm(channels: int) -> nn.Module:

@@ -33,6 +33,9 @@ def detector(
         size: Pixels of an image's longer side.
         seed: What the initialisation is drawn from, without touching the global generator; None for that generator.
 
+    Returns:
+        The detector. It takes lists of images (3, H, W) in [0, 1].
+
     Raises:
         ValueError: There is no such backbone.
     """

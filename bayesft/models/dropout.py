@@ -30,13 +30,22 @@ class Site:
 
 @torch.no_grad()
 def find_sites(model: nn.Module, example: Tensor, granularity: str = "layer") -> list[Site]:
-    """The dropout sites of `model`, in the order in which a forward pass of `example` (B, ...) meets them.
+    """The dropout sites of a network, in the order in which a forward pass meets them.
 
-    With "layer", each is a site of its own; a module that is called several times counts once. With "stage",
-    neighbours whose outputs have the same feature-map size share a rate, which in a residual network is a stage. What
-    is squeezed to 1 × 1 between larger maps (squeeze-and-excitation) belongs to the stage around it.
+    With "layer", each is a site of its own; a module that is called several times counts once. With "stage", neighbours
+    whose outputs have the same feature-map size share a rate, which in a residual network is a stage. What is squeezed
+    to 1 × 1 between larger maps (squeeze-and-excitation) belongs to the stage around it.
 
-    Raises ValueError when there is none: the network has fewer than two layers with weights.
+    Args:
+        model: The network. It passes the example in eval mode and comes back as it was.
+        example: A batch, (B, ...).
+        granularity: "layer" or "stage".
+
+    Returns:
+        The sites.
+
+    Raises:
+        ValueError: The granularity is unknown, or there is no site: the network has fewer than two layers with weights.
     """
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity = {granularity!r}: must be one of {', '.join(GRANULARITIES)}")
@@ -75,7 +84,19 @@ class _Dropout:
 
 @contextmanager
 def dropout(model: nn.Module, sites: Sequence[Site], rates: Sequence[float]) -> Iterator[nn.Module]:
-    """Train `model` with dropout at `sites`: one rate a site, in [0, 1). On leaving, the network is as it was."""
+    """Train a network with dropout. On leaving, it is as it was.
+
+    Args:
+        model: The network.
+        sites: Where dropout acts.
+        rates: The rate of each site, in [0, 1).
+
+    Yields:
+        The network.
+
+    Raises:
+        ValueError: A rate is not in [0, 1), or there is another number of rates than of sites.
+    """
     if len(sites) != len(rates) or not all(0 <= rate < 1 for rate in rates):
         raise ValueError(f"{len(sites)} sites and rates {list(rates)}: need one rate in [0, 1) for each site")
     places = [

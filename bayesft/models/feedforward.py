@@ -18,6 +18,18 @@ def mlp(
 
     Each hidden layer is linear, normalisation, activation, dropout, of which the second and the last may be missing.
     The logits carry none.
+
+    Args:
+        outputs: The number of classes.
+        inputs: The number of values of an example, whatever its shape.
+        hidden: The units of each hidden layer, at width 1.
+        activation: One of ACTIVATIONS.
+        normalization: One of NORMALIZATIONS; None: none.
+        dropout: One of DROPOUTS, and its rate; None: none.
+        width: The units of the hidden layers, relative to `hidden`.
+
+    Returns:
+        The network, from inputs (B, ...) to logits (B, outputs).
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for base in hidden:
@@ -32,8 +44,15 @@ def mlp(
 def lenet5(outputs: int = 10, channels: int = 1, width: float = 1.0) -> nn.Sequential:
     """LeNet-5 for 28 × 28 images (LeCun et al., 1998): 6@5, pool, 16@5, pool, 120@4, 84, outputs; ReLU, max-pool.
 
-    ReLU follows the pool, where it has a quarter of the work: the maximum of rectified values is the rectified
-    maximum.
+    ReLU follows the pool, where it has a quarter of the work: the maximum of rectified values is the rectified maximum.
+
+    Args:
+        outputs: The number of classes.
+        channels: Those of an image.
+        width: The channels and units, relative to the published ones.
+
+    Returns:
+        The network, from images (B, channels, 28, 28) to logits (B, outputs).
     """
     first, second, third, features = (scaled(base, width) for base in (6, 16, 120, 84))
     return nn.Sequential(
@@ -97,8 +116,19 @@ def vgg(
     """VGG (Simonyan and Zisserman, 2015): stages of 3 × 3 convolutions, each with a pool at its end.
 
     A convolution is followed by normalisation, activation, dropout of single values, where there are any; a `hidden`
-    fully connected layer by the last two. The defaults are VGG-11 with batch norm and, as is usual for 32 × 32
-    images, one linear classifier.
+    fully connected layer by the last two. The defaults are VGG-11 with batch norm and, as is usual for 32 × 32 images,
+    one linear classifier.
+
+    Args:
+        outputs: The number of classes.
+        stages: The channels of each convolution of each stage, at width 1.
+        hidden: The units of each fully connected layer before the classifier, at width 1.
+        normalization: One of MAP_NORMALIZATIONS; None: none.
+        activation, dropout: As for `mlp`.
+        width: The channels and units, relative to `stages` and `hidden`.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, outputs).
     """
     layers: list[nn.Module] = []
 

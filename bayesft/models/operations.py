@@ -1,6 +1,6 @@
 """The operations of an architecture search: what may stand on an edge of a cell.
 
-To add one, register a function of (channels, stride, norm), which gives a module from `channels` to `channels` maps:
+To add one, register a function that takes the arguments of `none` and gives a module from maps to maps:
 
     @operation("conv7")
     def conv7(channels, stride, norm):
@@ -38,7 +38,18 @@ def operation(name: str) -> Callable[[Operation], Operation]:
 
 
 def conv_norm(inputs: int, outputs: int, size: int, norm: Norm, stride: int = 1) -> nn.Sequential:
-    """ReLU, a convolution that keeps the size at stride 1, and a normalisation."""
+    """ReLU, a convolution that keeps the size at stride 1, and a normalisation.
+
+    Args:
+        inputs: The channels of the input.
+        outputs: The channels of the output.
+        size: The side of the kernel, odd, in pixels.
+        norm: Makes the normalisation of so many channels.
+        stride: The stride of the convolution.
+
+    Returns:
+        The three modules in a row.
+    """
     conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     return nn.Sequential(nn.ReLU(), conv, norm(outputs))
 
@@ -76,53 +87,114 @@ class Halved(nn.Module):
 
 @operation("none")
 def none(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """Zeros."""
+    """Zeros.
+
+    Args:
+        channels: The channels of the input (B, channels, H, W), and of the output.
+        stride: 1, or 2 to halve the size.
+        norm: Makes the normalisation of so many channels.
+
+    Returns:
+        A module from maps to maps.
+    """
     return Zero(stride)
 
 
 @operation("skip")
 def skip(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """The identity; at stride 2, `Halved`."""
+    """The identity; at stride 2, `Halved`.
+
+    Args:
+        channels, stride, norm: As for `none`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return nn.Identity() if stride == 1 else Halved(channels, norm)
 
 
 def _pool(pool: nn.Module, channels: int, norm: Norm) -> nn.Module:
-    """A pool, with a normalisation in a shared network alone, where none has parameters."""
+    """A pool. In a shared network, whose normalisations have no parameters, one follows it."""
     after = norm(channels)
     return pool if getattr(after, "affine", True) else nn.Sequential(pool, after)
 
 
 @operation("max3")
 def max3(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """The maximum of 3 × 3 pixels."""
+    """The maximum of 3 × 3 pixels.
+
+    Args:
+        channels, stride, norm: As for `none`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return _pool(nn.MaxPool2d(3, stride, 1), channels, norm)
 
 
 @operation("avg3")
 def avg3(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """The mean of 3 × 3 pixels, of those inside alone."""
+    """The mean of 3 × 3 pixels, of those inside alone.
+
+    Args:
+        channels, stride, norm: As for `none`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return _pool(nn.AvgPool2d(3, stride, 1, count_include_pad=False), channels, norm)
 
 
 def separable(channels: int, stride: int, norm: Norm, size: int) -> nn.Module:
-    """Twice: ReLU, a depthwise convolution, a 1 × 1 convolution, a normalisation."""
+    """Twice: ReLU, a depthwise convolution, a 1 × 1 convolution, a normalisation.
+
+    Args:
+        channels, stride, norm: As for `none`.
+        size: The side of the kernel, odd, in pixels.
+
+    Returns:
+        A module from maps to maps.
+    """
     first = _separable(channels, size, stride, 1, norm)
     return nn.Sequential(*first, *_separable(channels, size, 1, 1, norm))
 
 
 def dilated(channels: int, stride: int, norm: Norm, size: int) -> nn.Module:
-    """ReLU, a depthwise convolution of dilation 2, a 1 × 1 convolution, a normalisation."""
+    """ReLU, a depthwise convolution of dilation 2, a 1 × 1 convolution, a normalisation.
+
+    Args:
+        channels, stride, norm: As for `none`.
+        size: As for `separable`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return nn.Sequential(*_separable(channels, size, stride, 2, norm))
 
 
 def plain(channels: int, stride: int, norm: Norm, size: int) -> nn.Module:
-    """ReLU, a convolution, a normalisation."""
+    """ReLU, a convolution, a normalisation.
+
+    Args:
+        channels, stride, norm: As for `none`.
+        size: As for `separable`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return conv_norm(channels, channels, size, norm, stride)
 
 
 @operation("conv1")
 def conv1(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """A 1 × 1 convolution with bias, and nothing else."""
+    """A 1 × 1 convolution with bias, and nothing else.
+
+    Args:
+        channels, stride, norm: As for `none`.
+
+    Returns:
+        A module from maps to maps.
+    """
     return nn.Conv2d(channels, channels, 1, stride)
 
 

@@ -42,12 +42,32 @@ def scaled(base: int, width: float) -> int:
 
 
 def normalize(name: str | None, channels: int, maps: bool = True) -> list[nn.Module]:
-    """The normalisation called `name`, of feature maps or of features; nothing for None."""
+    """A normalisation by name, as a list of one module; the list is empty for None.
+
+    Args:
+        name: One of MAP_NORMALIZATIONS or NORMALIZATIONS, or None.
+        channels: The number of channels or features.
+        maps: Whether it is of feature maps (B, C, H, W), or else of features (B, C).
+
+    Returns:
+        The list.
+    """
     return [] if name is None else [(MAP_NORMALIZATIONS if maps else NORMALIZATIONS)[name](channels)]
 
 
 def convolution(inputs: int, outputs: int, size: int, normalization: str | None, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size of the maps at stride 1. It has a bias where no normalisation brings one."""
+    """A convolution that keeps the size of the maps at stride 1.
+
+    Args:
+        inputs: The channels of the input.
+        outputs: The channels of the output.
+        size: The side of the kernel, odd, in pixels.
+        normalization: The name of the normalisation that follows. The convolution has a bias where none does.
+        stride: The stride.
+
+    Returns:
+        The convolution.
+    """
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=normalization is None)
 
 

@@ -14,7 +14,16 @@ STAGES = (64, 128, 256, 512)
 
 
 def resnet18(outputs: int = 10, width: float = 1.0, normalization: str | None = "batch") -> nn.Sequential:
-    """ResNet-18 (He et al., 2015) of torchvision's blocks; the parameters have the names torchvision gives them."""
+    """ResNet-18 (He et al., 2015) of torchvision's blocks; the parameters have the names torchvision gives them.
+
+    Args:
+        outputs: The number of classes.
+        width: The channels, relative to the published ones.
+        normalization: One of MAP_NORMALIZATIONS; None: none.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, outputs).
+    """
     from torchvision.models.resnet import BasicBlock  # takes seconds to import, which no other network should pay
 
     norm = nn.Identity if normalization is None else MAP_NORMALIZATIONS[normalization]
@@ -47,8 +56,12 @@ def resnet18(outputs: int = 10, width: float = 1.0, normalization: str | None = 
 class PreActivationBlock(nn.Module):
     """A residual block with full pre-activation (He et al., 2016): each convolution follows normalisation and ReLU.
 
-    layers: (outputs, kernel size, stride) of each convolution. A shortcut that has to change the channels or the size
-    is a 1 × 1 convolution of the pre-activated input.
+    A shortcut that has to change the channels or the size is a 1 × 1 convolution of the pre-activated input.
+
+    Args:
+        inputs: The channels of the input.
+        layers: The channels of the output, the side of the kernel and the stride of each convolution.
+        normalization: One of MAP_NORMALIZATIONS; None: none.
     """
 
     def __init__(self, inputs: int, layers: list[tuple[int, int, int]], normalization: str | None):
@@ -76,9 +89,19 @@ DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
 def preact_resnet(
     outputs: int = 10, depth: int = 18, width: float = 1.0, normalization: str | None = "batch"
 ) -> nn.Sequential:
-    """PreAct-ResNet (He et al., 2016) of `depth` layers: 18 of basic blocks, 50 and 152 of bottlenecks.
+    """PreAct-ResNet (He et al., 2016): 18 layers of basic blocks, 50 and 152 of bottlenecks.
 
     Normalisation and ReLU follow the last block, as in the paper.
+
+    Args:
+        depth: The number of layers: 18, 50 or 152.
+        outputs, width, normalization: As for `resnet18`.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, outputs).
+
+    Raises:
+        ValueError: The depth is another one.
     """
     if depth not in DEPTHS:
         raise ValueError(f"depth = {depth}: must be one of {', '.join(map(str, DEPTHS))}")

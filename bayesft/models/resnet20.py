@@ -49,6 +49,12 @@ def resnet20(outputs: int = 10, channels: int = 16, stem_stride: int = 1) -> nn.
         outputs: The number of classes.
         channels: Those of the first stage; the others have two and four times as many.
         stem_stride: The stride of the first convolution.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, outputs).
+
+    Raises:
+        ValueError: `channels` is less than 1.
     """
     if channels < 1:
         raise ValueError(f"channels = {channels}: must be at least 1")
@@ -69,6 +75,12 @@ def mobilenet_v2(outputs: int = 10, width: float = 1.0, stem_stride: int = 1) ->
         outputs: The number of classes.
         width: The channels, relative to the published ones.
         stem_stride: The stride of the first convolution.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, outputs).
+
+    Raises:
+        ValueError: `width` is not greater than 0.
     """
     if width <= 0:
         raise ValueError(f"width = {width}: must be greater than 0")

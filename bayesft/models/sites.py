@@ -30,14 +30,15 @@ class Place:
     """A place where dropout acts: on the output of a module.
 
     Args:
-        name: the module, as in `named_modules`.
-        kind: its class, to show.
-        after: the layers whose output it is.
-        shape: of the output for the example.
-        axis: the axis of channels that are dropped whole, of feature maps; None for single features.
-        calls: in which of its calls in a pass, and `of` how many.
-        outputs: which tensors of its output, in order.
-        alone: whether its output is one tensor, not a tuple or a dictionary of them.
+        name: The module, as in `named_modules`.
+        kind: Its class, to show.
+        after: The layers whose output it is.
+        shape: That of the output for the example.
+        axis: The axis of channels that are dropped whole, of feature maps; None for single features.
+        calls: In which of its calls in a pass.
+        of: The number of its calls in a pass.
+        outputs: Which tensors of its output, in order.
+        alone: Whether its output is one tensor, not a tuple or a dictionary of them.
     """
 
     name: str
@@ -106,10 +107,16 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
     """The places where dropout can go.
 
     Args:
-        model: any network, in eval mode. Its state may change as by any pass.
-        run: one pass of an example through it.
-        ignore: modules that get no site: names, patterns of names ("encoder.*"), or classes. What is inside of
-            them gets none either.
+        model: Any network, in eval mode. Its state may change as by any pass.
+        run: One pass of an example through it.
+        ignore: Modules that get no site: names, patterns of names ("encoder.*"), or classes. What is inside of them
+            gets none either.
+
+    Returns:
+        The places, and the layers without one.
+
+    Raises:
+        ValueError: An entry of `ignore` fits no module, or is of another kind.
     """
     calls = _trace(model, run)
     sources = _Sources(calls)
@@ -144,10 +151,17 @@ def find_places(model: nn.Module, run: Callable[[], Any], ignore: Iterable[str |
 
 
 def places_of(model: nn.Module, run: Callable[[], Any], names: Iterable[str]) -> Sites:
-    """Places after the modules of these names, at each of their calls.
+    """Places after the modules of some names, at each of their calls.
+
+    Args:
+        model, run: As for `find_places`.
+        names: The modules, as in `named_modules`.
+
+    Returns:
+        The places.
 
     Raises:
-        ValueError: a name is no module that a pass calls, or its output has no tensor of floats.
+        ValueError: A name is no module that a pass calls, or its output has no tensor of floats.
     """
     calls = _trace(model, run)
     sources, places = _Sources(calls), []
@@ -176,11 +190,17 @@ def _place(calls: list[_Call], after: tuple[str, ...], of: int, outputs: tuple[i
 def dropping(
     model: nn.Module, places: Sequence[Place], rates: Sequence[float], generator: torch.Generator | None = None
 ) -> Iterator[Callable[[], bool]]:
-    """Dropout at `places`, each with its rate in [0, 1), in train and in eval mode.
+    """Dropout at some places, in train and in eval mode.
 
-    What it yields tells whether any of their modules has been called since.
+    Args:
+        model: The network.
+        places: Where dropout acts.
+        rates: The rate of each place, in [0, 1).
+        generator: What masks are drawn from. None: the global random stream, so that a checkpointed block sees the same
+            mask again.
 
-    Masks come from the global random stream, so that a checkpointed block sees the same one again; or from `generator`.
+    Yields:
+        A function: has any of these modules been called yet?
     """
     droppers = [_Dropper(place, rate, generator) for place, rate in zip(places, rates, strict=True)]
     handles = [model.get_submodule(d.place.name).register_forward_hook(d) for d in droppers]

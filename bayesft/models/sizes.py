@@ -43,8 +43,14 @@ def matched(build: Callable[[int], nn.Module], target: float, image: tuple[int, 
 
     Args:
         build: Makes the network of a width, from 1. It must grow with the width.
-        target: The multiply-accumulates.
+        target: The multiply-accumulates of one image.
         image: The shape of an image.
+
+    Returns:
+        The width.
+
+    Raises:
+        ValueError: `target` is not greater than 0.
     """
     if not target > 0:
         raise ValueError(f"target = {target}: must be greater than 0")

@@ -42,6 +42,14 @@ def spatial_transformer(outputs: int = 43, width: float = 1.0, normalization: st
     """The transformer; convolutions 100@5, 150@3, 250@1, each with pool, ELU and normalisation; 350 features.
 
     ELU follows the pool, as in LeNet-5: both are monotone, so the order changes nothing but the work.
+
+    Args:
+        outputs: The number of classes.
+        width: The channels and features, relative to the published ones.
+        normalization: "batch", "layer" or "group"; None: none.
+
+    Returns:
+        The network, from images (B, 3, 32, 32) to logits (B, outputs).
     """
     layers: list[nn.Module] = [Transformer(width)]
     inputs = 3
