@@ -28,7 +28,16 @@ class Settings(BaseModel):
 
 
 class Recipe(Settings):
-    """How long and with what steps to train."""
+    """How long and with what steps to train.
+
+    Args:
+        epochs: How often each training image is seen.
+        batch_size: The most images of a step. The batches of an epoch differ by one image at most.
+        lr: Adam's step size: the highest one with the schedule "one_cycle", else every one.
+        weight_decay: Adam's factor of the L2 penalty.
+        clip_norm: The largest norm of a step's gradient; a larger one is scaled down to it.
+        schedule: "one_cycle": the step size rises and falls again over the training; or "constant".
+    """
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -41,12 +50,20 @@ class Recipe(Settings):
 class SearchRule(Settings):
     """How Algorithm 1 searches.
 
-    strategy: what proposes trials: the surrogate, chance, or a grid in random order. design: how the trials before the
-    surrogate's lie: at random, or evenly (Sobol's sequence, scrambled). weights: whether a trial goes on
-    from those of the last one or from fresh ones. batch: how many trials are proposed at once, to run side by side.
-    stop_early: whether a trial ends half-way when it does worse than half of the others did there. common_draws:
-    whether all trials get the images in the same order and meet the same drift. top: how many of the best trials are
-    measured again with fresh draws, to choose among them.
+    Args:
+        strategy: What proposes trials: the surrogate ("gp"), chance, or a grid in random order.
+        design: How the trials before the surrogate's lie: at random, or evenly (Sobol's sequence, scrambled).
+        acquisition: How the surrogate chooses among points: by expected improvement ("ei"), by its posterior mean (the
+            paper's rule), or by a confidence bound ("lcb").
+        kernel: The surrogate's kernel.
+        objective: The score of a drifted copy on validation data: accuracy (of a detector, mAP), or −ℓ of eq. (3).
+        weights: Whether a trial goes on from the weights of the last one or from fresh ones.
+        lr: The constant step size of trials that inherit weights. Others have the recipe's steps.
+        batch: How many trials are proposed at once, to run side by side. More than 1 needs fresh weights.
+        stop_early: Whether a trial ends half-way when it does worse than half of the others did there. It needs fresh
+            weights.
+        common_draws: Whether all trials get the images in the same order and meet the same drift.
+        top: How many of the best trials are measured again with fresh draws, to choose among them.
     """
 
     strategy: Strategy = "gp"
@@ -73,7 +90,16 @@ class SearchRule(Settings):
 
 
 class SearchBudget(Settings):
-    """How long Algorithm 1 searches, and among which rates."""
+    """How long Algorithm 1 searches, and among which rates.
+
+    Args:
+        trials: N, the number of trials.
+        initial: The number of trials before the surrogate's first one.
+        epochs: E, those of a trial.
+        draws: T, the number of drifted copies that a trial is measured with, at each level.
+        granularity: Whether each layer has a dropout rate of its own ("layer"), or each stage ("stage").
+        bounds: The lowest and the highest dropout rate.
+    """
 
     trials: Annotated[StrictInt, Field(gt=0, le=10_000)] = 20
     initial: Annotated[StrictInt, Field(gt=0)] = 4
@@ -91,7 +117,12 @@ class SearchBudget(Settings):
 
 
 class SearchSettings(SearchRule, SearchBudget):
-    """What Algorithm 1 is run with. `sigmas` are the drift levels over which the objective is averaged."""
+    """What Algorithm 1 is run with: the rule, the budget, and the levels.
+
+    Args:
+        sigmas: The drift levels over which the objective is averaged. The other arguments are those of `SearchRule` and
+            `SearchBudget`.
+    """
 
     sigmas: tuple[NonNegativeFloat, ...] = Field(default=(0.0, 0.3, 0.6, 0.9, 1.2, 1.5), min_length=1)
 

@@ -177,7 +177,16 @@ def seal(folder: Path, key: str) -> None:
 
 
 def problem(folder: Path, key: str, listing: str = LIST) -> str | None:
-    """What is wrong with the item in `folder`, or None. `listing` is the name of its list."""
+    """What is wrong with an item, or None.
+
+    Args:
+        folder: The folder of its files.
+        key: The key that it should have.
+        listing: The name of its list.
+
+    Returns:
+        A line for people, or None when every file is whole.
+    """
     try:
         content = json.loads((folder / listing).read_text(encoding="utf-8"))
         files = dict(content["files"])
@@ -195,7 +204,13 @@ def problem(folder: Path, key: str, listing: str = LIST) -> str | None:
 
 
 def copy_item(source: Path, target: Path, name: str = "") -> None:
-    """Copy the files of an item into the folder `target`. `name` tells its list from those of other items there."""
+    """Copy the files of an item into a folder that may have other items.
+
+    Args:
+        source: The item's folder.
+        target: Where the files go.
+        name: Tells its list from those of other items there; "" where it is alone.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         shutil.copyfile(path, target / (f"{name}.{LIST}" if name and path.name == LIST else path.name))

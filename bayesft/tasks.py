@@ -14,8 +14,8 @@ class Task:
         title: The name in reports.
         panel: The letter of the panel of Figure 3.
         normalized: Whether the network has batch norm.
-        metric: What is measured.
-        family: A further layer of budgets that the task shares with others.
+        metric: What is measured: "accuracy" or "box mAP@0.5".
+        family: The name of a layer of scales.yaml that several tasks share.
         cost: About how long an epoch takes, relative to others; the longest work is begun first.
     """
 
@@ -83,7 +83,13 @@ DETECTION = "maskrcnn-pennfudan"
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of an ablation: its variants differ from the plain network in this alone."""
+    """One factor of an ablation: its variants differ from the plain network in this alone.
+
+    Args:
+        title: The name in reports.
+        panel: The letter of the panel of Figure 2.
+        variants: What `build` makes each variant's network of, by the variant's name.
+    """
 
     title: str
     panel: str
@@ -92,7 +98,13 @@ class Factor:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The study of Figure 2 on one data set: a plain network, and the factors in which others differ from it."""
+    """The study of Figure 2 on one data set: a plain network, and the factors in which others differ from it.
+
+    Args:
+        title: The name in reports.
+        plain: What `build` makes the plain network of.
+        factors: The factors, by name.
+    """
 
     title: str
     plain: dict[str, Any]

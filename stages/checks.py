@@ -388,7 +388,16 @@ def _unknown(key: object, known: Iterable[str]) -> str:
 
 
 def explain(error: Mapping[str, Any], schema: Any = None, budget: Any = Budget) -> str:
-    """One line of a validation error: the key, its value, what is allowed."""
+    """One line of a validation error: the key, its value, what is allowed.
+
+    Args:
+        error: An entry of pydantic's `errors()`.
+        schema: The model that the key's path starts in; None: it starts with `scales`, a scale and a layer.
+        budget: Without a schema, the model of a layer.
+
+    Returns:
+        The line.
+    """
     where = [part for part in error["loc"] if part != "[key]"]
     key = ".".join(map(str, where))
     if error["type"] == "extra_forbidden":

@@ -40,6 +40,9 @@ class Stage:
     Args:
         name: The stage's name in the plan, "train-awp" say.
         folder: Where its outputs lie. It is made, also where there is nothing to do.
+
+    Raises:
+        ValueError: The plan does not know the stage.
     """
 
     def __init__(self, name: str, folder: Path | None = None):
@@ -72,6 +75,12 @@ class Stage:
             item: What decides its content, and `label` and `cost`, which do not.
             build: Writes the files, as `Store.make` calls it.
             inputs: The files that it is made from, beside the item's data set.
+
+        Returns:
+            The folder.
+
+        Raises:
+            Unusable: An input is missing. It is a ValueError.
         """
         decides = {key: value for key, value in item.items() if key not in ("label", "cost")}
         return self.store.make(self.key(decides, *map(fingerprint, (*inputs, dataset(item["data"])))), build)

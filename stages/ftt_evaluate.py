@@ -45,7 +45,17 @@ def finished(stage: Stage, item: Item) -> Path:
 
 
 def measured(stage: Stage, item: Item, trained: Trained) -> dict:
-    """The size of a network, and its accuracy by fault, level and device."""
+    """The size of a network, and its accuracy by fault, level and device.
+
+    Args:
+        stage: The stage.
+        item: The item, with the faults and their levels.
+        trained: The network.
+
+    Returns:
+        What is written: sizes, the accuracy without faults, for each fault its levels and accuracies (levels, devices),
+        and what is known of network and data.
+    """
     images = load_images(item)
     parts = images.standardised(stage.device)
     (network,) = trained.networks(stage.device)

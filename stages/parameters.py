@@ -21,7 +21,11 @@ class Parameters(Knobs):
 
     @property
     def mirror(self) -> str | None:
-        """Where published files are looked for first. Raises ValueError for an address that is not allowed."""
+        """Where published files are looked for first.
+
+        Raises:
+            ValueError: The address is not allowed.
+        """
         return checked_mirror(self.data.mirror or os.environ.get("BAYESFT_MIRROR"))
 
     def row(self, name: str) -> Row:
@@ -89,7 +93,11 @@ class Parameters(Knobs):
         return {**TASKS[task].specification, **self.budget(task).network, **network}
 
     def values(self, task: str, row: Row) -> dict[str, Any]:
-        """The settings of a row's method on a task, checked: a value by data set is looked up."""
+        """The settings of a row's method on a task, checked: a value by data set is looked up.
+
+        Raises:
+            ValueError: The task's data set has no value, or a value is not allowed.
+        """
         settings, data = {}, TASKS[task].data
         for key, value in row.settings.items():
             if isinstance(value, dict):
@@ -190,7 +198,11 @@ def load(path: Path = PARAMETERS) -> Parameters:
 
 
 def load_part(key: str, path: Path = PARAMETERS) -> Any:
-    """One checked entry of params.yaml, such as `sigma_max`, for a stage that reads nothing else of it."""
+    """One checked entry of params.yaml, such as `sigma_max`, for a stage that reads nothing else of it.
+
+    Raises:
+        ParameterError: The file can't be read, or the entry is not allowed.
+    """
     field = Parameters.model_fields[key]
     try:
         return TypeAdapter(field.rebuild_annotation()).validate_python(_tuples(read(path).get(key)), strict=True)

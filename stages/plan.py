@@ -165,7 +165,16 @@ class Planner:
                 "code": self.code("stages/boundary.py")}  # fmt: skip
 
     def problem(self, task: str, seed: int, network: dict[str, Any]) -> dict:
-        """What decides the problem that a method is given."""
+        """What decides the problem that a method is given.
+
+        Args:
+            task: The task, or an ablation ("ablation-mnist").
+            seed: The training seed.
+            network: What `build` makes the network of.
+
+        Returns:
+            Entries of an item that `load_problem` reads.
+        """
         p, budget = self.p, self.p.budget(task)
         return {
             "task": task,
@@ -179,7 +188,16 @@ class Planner:
         }
 
     def trained(self, task: str, name: str, seed: int) -> dict:
-        """The item of one network of a row."""
+        """The item of one network of a row.
+
+        Args:
+            task: The task.
+            name: The row.
+            seed: The training seed.
+
+        Returns:
+            The item, those of the networks that it needs included.
+        """
         p, row = self.p, self.p.row(name)
         method, settings = load_method(row.method), self.p.row_search(task, row)
         anyhow = p.search_settings(task, method.search or {})  # dropout sites, of rows without a search too
@@ -345,7 +363,16 @@ class Planner:
                 "samples": 200 if "largest" in budget.seeds[fault] else 24, "shared": shared, "cost": 1}  # fmt: skip
 
     def fault_tolerant(self, fault: str, name: str, seed: int) -> dict:
-        """The item of one network of the chapter."""
+        """The item of one network of the chapter.
+
+        Args:
+            fault: The fault.
+            name: The row, of `ROWS`.
+            seed: The training seed.
+
+        Returns:
+            The item. Its network is None where a search names it.
+        """
         p, budget, row = self.p, self.p.ftt_budget(), ROWS[name]
         problem = {**self.ftt_problem(fault), "seed": seed}
         preprocess = 1 if fault == "mibb" else 3

@@ -8,7 +8,16 @@ from stages.common import Item, Stage, dataset
 
 
 def load_problem(stage: Stage, item: Item, checkpoint: Checkpoint | None = None) -> Problem:
-    """The problem that an item's method is given: never a test image."""
+    """The problem that an item's method is given: never a test image.
+
+    Args:
+        stage: The stage, whose device computes.
+        item: The item, as the plan has it.
+        checkpoint: Where a killed training finds its state.
+
+    Returns:
+        The problem, a `DetectionProblem` for a detector.
+    """
     drift = item["drift"]
     about = {
         "task": item["task"],

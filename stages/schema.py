@@ -174,8 +174,11 @@ class Studies(Settings):
 class Fault(Settings):
     """A fault of the chapter on fault-tolerant training.
 
-    level: of training and test. It is that of networks of 20 channels, where it depends on the channels (mibb).
-    alpha_reward: α_r of a search. settings: of the fault.
+    Args:
+        level: That of training and test. Where it depends on the channels (mibb), it is that of networks of 20
+            channels.
+        alpha_reward: α_r of a search.
+        settings: Those of the fault.
     """
 
     level: PositiveFloat
@@ -236,7 +239,16 @@ class Budget(Settings):
 
 
 class FttNetworks(Settings):
-    """channels, cells, nodes of the searched networks; resnet, mobile: channels of ResNet-20, width of MobileNet-V2."""
+    """The networks of the chapter on fault-tolerant training.
+
+    Args:
+        channels: Those of a node of the first cells.
+        cells: The number of cells.
+        nodes: The number of nodes of a cell.
+        stem_stride: The stride of the first convolution of every network.
+        resnet: The channels of ResNet-20's first stage.
+        mobile: The channels of MobileNet-V2, relative to the published ones.
+    """
 
     channels: Positive
     cells: Annotated[StrictInt, Field(ge=2, le=100)]
@@ -247,7 +259,18 @@ class FttNetworks(Settings):
 
 
 class FttSearch(Settings):
-    """How architectures are searched: `shared` is the training of a shared network with α_l = `alpha_loss`."""
+    """How architectures are searched.
+
+    Args:
+        strategy, candidates, batch, top: As for `ArchitectureSearch`.
+        images: The number of validation images of a reward.
+        draws: D, the number of faulty copies of a reward.
+        gate: The number of random architectures that two shared networks rank.
+        networks: The number of shared networks of FTT-NAS, whose rewards are averaged.
+        alpha_loss: α_l, the share of the loss under the fault in a shared training.
+        shared: The training of a shared network.
+        alone: For each round of successive halving, how many architectures train for how many epochs.
+    """
 
     strategy: Literal["random", "evolution", "reinforce"]
     candidates: Positive
@@ -263,7 +286,14 @@ class FttSearch(Settings):
 
 
 class FttGrid(Settings):
-    """levels: by fault, relative to the fault's own level; of lognormal as they are, up to the last one."""
+    """How networks of the chapter are measured.
+
+    Args:
+        levels: By fault, relative to the fault's own level; those of lognormal are σ itself, and the last one is its
+            own.
+        devices: T, the number of devices.
+        examples: The number of unlabelled training images of a calibration.
+    """
 
     levels: dict[Annotated[str, _one_of(("stuck", "mibb", "lognormal"))], Sigmas]
     devices: Draws
@@ -273,8 +303,15 @@ class FttGrid(Settings):
 class FttBudget(Settings):
     """What the chapter on fault-tolerant training costs at a scale.
 
-    seeds: how many seeds each row of a fault is trained with. carried: rows that are measured under every fault.
-    calibrated: rows that are measured with each calibration too.
+    Args:
+        images: How many images of each part are used.
+        network: The sizes of the networks.
+        train: The training of every row.
+        search: The search of architectures.
+        seeds: By fault, with how many seeds each row is trained.
+        carried: Rows that are measured under every fault.
+        calibrated: Rows that are measured with each calibration too.
+        evaluate: The levels and devices.
     """
 
     images: Counts

@@ -62,7 +62,16 @@ class Work:
         return values.mean(1).round(9).tolist()
 
     def final(self, method: Method, values: Mapping[str, Any], name: str) -> Trained:
-        """A final training under `values`, resumed under a name of its own."""
+        """A final training, resumed under a name of its own.
+
+        Args:
+            method: The method.
+            values: Its hyperparameters, which change the item's settings.
+            name: The name.
+
+        Returns:
+            The trained network.
+        """
         problem = replace(self.problem, task=f"{self.problem.task} {name}")
         return method.train(problem, {**self.item["values"], **values}, {})[method.name]
 
