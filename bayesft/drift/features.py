@@ -153,6 +153,10 @@ def check_places(model: nn.Module) -> None:
         raise ValueError(f"{type(model).__name__} has no Conv2d: a feature fault would strike nothing")
 
 
+class NotStruck(ValueError):
+    """No place of a feature fault was called, so the fault acted nowhere."""
+
+
 @contextmanager
 def struck(
     model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, ...], draw: int, batch: int = 0
@@ -173,11 +177,13 @@ def struck(
 
     Raises:
         ValueError: the level is not allowed, or `model` has no `Conv2d`.
+        NotStruck: on leaving without an error, where none of the places was called. A ValueError, too.
     """
     fault.check_level(level)
     check_places(model)
     batch -= 1
     calls: dict[str, int] = {}
+    acted = False
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal batch
@@ -186,6 +192,8 @@ def struck(
 
     def hook(place: Place) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         def corrupt(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            nonlocal acted
+            acted = True
             call = calls[place.name] = calls.get(place.name, -1) + 1
             seed = derive_seed(*key, draw, place.name, batch, call)
             generator = torch.Generator(output.device).manual_seed(seed)
@@ -195,8 +203,15 @@ def struck(
 
     handles = [model.register_forward_pre_hook(begin)]
     try:
-        handles += [place.module.register_forward_hook(hook(place), prepend=True) for place in places(model)]
+        found = places(model)
+        handles += [place.module.register_forward_hook(hook(place), prepend=True) for place in found]
         yield model
+        if not acted:
+            names = ", ".join(repr(place.name) for place in found[:5]) + (", ..." if len(found) > 5 else "")
+            raise NotStruck(
+                f"{fault} struck nothing: none of the modules {names} was called. A compiled network calls none, nor "
+                "does one that computes with the weights of its convolutions alone"
+            )
     finally:
         for handle in handles:
             handle.remove()

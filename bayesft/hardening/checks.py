@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.faults import FaultModel, check_fault_level, traits_of
-from bayesft.drift.features import FeatureFault
+from bayesft.drift.features import FeatureFault, check_places
 from bayesft.hardening.batches import tensors
 
 
@@ -51,6 +51,25 @@ def check_where(fault: Any, where: Any) -> None:
     """`where` chooses parameters, so it goes with a fault of parameters alone."""
     if isinstance(fault, FeatureFault) and where != "all":
         raise ValueError(f"where = {where!r}: {fault} strikes activations, so there are no parameters to choose")
+
+
+def check_hooks(fault: Any, model: nn.Module) -> None:
+    """A fault of activations acts in `model`: there is a place for it, and no part is compiled, without hooks."""
+    if not isinstance(fault, FeatureFault):
+        return
+    check_places(model)
+    compiled = [name for name, module in model.named_modules() if is_compiled(module)]
+    if compiled:
+        raise ValueError(
+            f"fault = {fault}: a fault of activations does not act in a compiled network"
+            + (f" (module {compiled[0]!r})" if compiled[0] else "")
+            + ": give the network that was compiled"
+        )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is the compiled form of another one, or was compiled in place."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def check_names(given: Iterable[str], functions: Iterable[Callable[..., Any]], but: Iterable[str], what: str) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,13 @@ from bayesft.calibration.reference import example_tensors
 from bayesft.drift.copies import faulty, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.faults.interface import draws_once
-from bayesft.drift.features import FeatureFault, check_places, struck
+from bayesft.drift.features import FeatureFault, NotStruck, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
 from bayesft.hardening.checks import (
     check_fault,
+    check_hooks,
     check_memory,
     check_model,
     check_no_nan,
@@ -138,6 +139,9 @@ class _Work:
         check_model(model)
         check_fault(fault)
         check_where(fault, where)
+        if isinstance(fault, FeatureFault) or not (calibrate is None or callable(calibrate)):
+            model = getattr(model, "_orig_mod", model)  # a compiled network calls no hooks
+        check_hooks(fault, model)
         self.model, self.where = model, where
         self.fault, self.levels = fault, checked_levels(fault, levels)
         self.draws = whole_number("draws", draws, 1)
@@ -151,8 +155,6 @@ class _Work:
         self.scorer = Scorer(score)
         self.device = checked_device(model, device)
         self.parameters = {} if isinstance(fault, FeatureFault) else select(model, where)
-        if isinstance(fault, FeatureFault):
-            check_places(model)
         check_memory(self.parameters)
         self.batches = Batches(data, self.seed, forward is not None)
         self.fixed = self.batches.columns if forward is None else None  # what is always read alike is checked once
@@ -370,7 +372,7 @@ class _Work:
             return
         write(self.parameters, group[0].copies)
         with ExitStack() as stack:
-            with self._struck(group[0], 0, "calibration"):
+            with suppress(NotStruck), self._struck(group[0], 0, "calibration"):  # a function may run no pass
                 made = self.calibrate(self.model)
                 stack.enter_context(made if hasattr(made, "__enter__") else nullcontext())
             group[0].copies = {}  # they are in the network, perhaps changed

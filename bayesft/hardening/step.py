@@ -15,10 +15,12 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import (
     check_fault,
+    check_hooks,
     check_level,
     check_memory,
     check_model,
     check_where,
+    is_compiled,
     is_number,
     whole_number,
 )
@@ -89,6 +91,7 @@ class Hardening:
         check_model(model)
         check_fault(fault)
         check_where(fault, where)
+        check_hooks(fault, model)
         check_level(level)
         if not is_number(rise) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
@@ -236,8 +239,7 @@ class Hardening:
 
     def _place(self, sites: Sequence[Place]) -> None:
         """Take these sites, each with its rate."""
-        compiled = [n for n, m in self.model.named_modules() if _compiled(m)]
-        if sites and compiled:
+        if sites and any(map(is_compiled, self.model.modules())):
             raise ValueError(
                 "dropout does not act in a compiled network: give the network that was compiled, and train that; or "
                 "sites=() for faults alone"
@@ -286,7 +288,3 @@ def _are_places(sites: Sequence[Place | str]) -> TypeGuard[Sequence[Place]]:
 
 def _cloned(value: Any) -> Any:
     return mapped(lambda tensor: tensor.detach().clone(), value)
-
-
-def _compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

@@ -8,7 +8,16 @@ from torch import nn
 
 from bayesft.drift import LogNormalDrift, monte_carlo, monte_carlo_grid
 from bayesft.drift.faults import fault_model
-from bayesft.drift.features import FEATURE_FAULTS, GaussianFeature, MiBB, places, strike_rate, struck, with_biased_bits
+from bayesft.drift.features import (
+    FEATURE_FAULTS,
+    GaussianFeature,
+    MiBB,
+    NotStruck,
+    places,
+    strike_rate,
+    struck,
+    with_biased_bits,
+)
 from bayesft.methods.drift_aware import drift_gradient
 from bayesft.models import build
 
@@ -162,6 +171,21 @@ def test_what_would_strike_nothing_or_is_no_level_is_refused_before_any_hook():
     with pytest.raises(ValueError, match="p_m = nan"), struck(model, MiBB(), math.nan, KEY, 0):
         pass
     assert hooks(model) == 0
+
+
+def test_a_network_that_calls_none_of_its_convolutions_is_refused():
+    class Functional(nn.Sequential):
+        def forward(self, x):
+            return nn.functional.conv2d(x, self[0].weight)
+
+    model = Functional(nn.Conv2d(2, 3, 3, bias=False))
+    with pytest.raises(NotStruck, match="none of the modules '0' was called"):
+        with struck(model, GaussianFeature(), 0.1, KEY, 0):
+            model(activation(5, 2, 6, 6))
+    assert hooks(model) == 0
+    two = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ModuleDict({"auxiliary": nn.Conv2d(3, 3, 3)}))
+    with struck(two, GaussianFeature(), 0.1, KEY, 0):  # one that is called is enough
+        two[0](activation(5, 2, 6, 6))
 
 
 def test_weight_and_feature_faults_combine_whatever_the_memory():

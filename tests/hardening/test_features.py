@@ -72,3 +72,40 @@ def test_a_loop_of_ones_own_trains_under_faults_of_activations():
         nn.functional.cross_entropy(model(X), Y).backward()
     assert all(theta.grad.isfinite().all() and theta.grad.any() for theta in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
+
+
+class Functional(nn.Module):
+    """It computes with the weights of its convolution, which is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 6, 3), nn.Linear(216, 3)
+
+    def forward(self, x):
+        return self.head(nn.functional.conv2d(x, self.conv.weight).relu().flatten(1))
+
+
+def test_where_no_convolution_is_called_faults_of_activations_are_refused():
+    model, options = Functional(), {"fault": GaussianFeature(), "levels": (0, 1.0), "draws": 2, "progress": False}
+    with pytest.raises(ValueError, match="none of the modules 'conv' was called"):
+        evaluate(model, (X, Y), **options)
+    hardening = Hardening(model, sites=(), fault=GaussianFeature())
+    with pytest.raises(ValueError, match="none of the modules 'conv' was called"), hardening.step():
+        nn.functional.cross_entropy(model(X), Y).backward()
+
+
+def test_a_compiled_network_is_measured_as_the_network_itself_where_hooks_are_needed():
+    model, options = network().eval(), {"levels": (0, 0.5), "draws": 2, "progress": False, "score": outputs}
+    compiled = torch.compile(model, backend="eager")
+    for more in ({"fault": GaussianFeature()}, {"calibrate": X[:30]}):
+        expected = evaluate(model, (X, Y), **options, **more).scores
+        assert (evaluate(compiled, (X, Y), **options, **more).scores == expected).all()
+    for part in (compiled, nn.Sequential(compiled)):
+        with pytest.raises(ValueError, match="compiled network"):
+            Hardening(part, sites=(), fault=GaussianFeature())
+
+
+def test_a_function_that_calibrates_needs_no_pass():
+    options = {"fault": GaussianFeature(), "levels": (0.1,), "draws": 2, "progress": False, "score": outputs}
+    plain = evaluate(network(), (X, Y), **options)
+    assert (evaluate(network(), (X, Y), calibrate=lambda faulty: None, **options).scores == plain.scores).all()
