@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from bayesft.calibration import calibrator
 from bayesft.calibration.reference import example_tensors
-from bayesft.drift.copies import faulty, perturbed, select, write
+from bayesft.drift.copies import faulty, owners, perturbed, select, write
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
-from bayesft.drift.faults.interface import draws_once
 from bayesft.drift.features import FeatureFault, NotStruck, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
@@ -194,16 +193,20 @@ class _Work:
             self._check_reach(batch, seed)
 
     def _check_draws(self) -> None:
-        """A sample that serves every level is left as it is."""
-        if isinstance(self.fault, FeatureFault) or not draws_once(self.fault):
-            return
-        name, theta = next(iter(self.parameters.items()))
-        copy_at = perturbed(self.fault, theta.detach(), 0, name, self.model)
-        if not same(copy_at(self.levels[-1]), copy_at(self.levels[-1])):
-            raise ValueError(
-                f"fault = {self.fault}: apply gives another copy of parameter {name!r} the second time; it must leave "
-                "its arguments as they are, and draw nothing"
-            )
+        """A fault draws from its generator alone, and leaves the parameter as it is: tried on a few small ones."""
+        module_of = owners(self.model)
+        by_size = sorted(self.parameters.items(), key=lambda item: -item[1].numel())
+        for name, theta in {theta.dim(): (name, theta) for name, theta in by_size}.values():
+            given, found = theta.detach().clone(), []
+            for seed in (0, 1):
+                seed_all(seed)
+                copy_at = perturbed(self.fault, given, 0, name, module_of[name][0])
+                found += [copy_at(self.levels[-1]), copy_at(self.levels[-1])]
+            if not same(given, theta) or not all(same(found[0], each) for each in found):
+                raise ValueError(
+                    f"fault = {self.fault}: two calls with equal generators gave other copies of parameter {name!r}, "
+                    "or changed it; a fault must draw from its generator alone, and leave its arguments as they are"
+                )
 
     def _choose_way(self, batch: Any) -> None:
         """How copies pass, with equal results: what is known of a network's structure spares work.

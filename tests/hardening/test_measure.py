@@ -711,6 +711,21 @@ class Spoils(LogNormalDrift):
         return theta * sample.mul_(level).exp_()
 
 
-def test_a_fault_that_spoils_its_sample_is_refused(net):
-    with pytest.raises(ValueError, match="apply gives another copy of parameter 'a.weight'"):
-        run(net, data(), fault=Spoils(), levels=(0.5, 1.0))
+class InPlace:
+    def perturb(self, theta, level, generator):
+        theta += level
+        return theta
+
+
+class Unkeyed:
+    def perturb(self, theta, level, generator):
+        return theta + level * torch.randn(theta.shape)
+
+
+@pytest.mark.parametrize("fault", [Spoils(), InPlace(), Unkeyed()])
+def test_a_fault_that_draws_elsewhere_or_writes_into_its_arguments_is_refused(net, fault):
+    before, state = seeded(Net).state_dict(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="must draw from its generator alone, and leave its arguments"):
+        run(net, data(), fault=fault, levels=(0.5, 1.0))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
