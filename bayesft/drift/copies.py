@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.faults import FaultModel, drawn
-from bayesft.drift.scope import Where, scoped
+from bayesft.drift.scope import Where, plain_name, scoped
 from bayesft.seeds import derive_seed
 
 
 def owners(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
-    """Each parameter by its name, with the module that holds it; a tied parameter once, under its first name."""
+    """Each parameter by its name in `scoped`, with its module; a tied parameter once, under its first name."""
     modules = dict(model.named_modules())
-    return {name: (modules[name.rpartition(".")[0]], theta) for name, theta in model.named_parameters()}
+    return {plain_name(name): (modules[name.rpartition(".")[0]], theta) for name, theta in model.named_parameters()}
 
 
 def select(model: nn.Module, where: Where = "all") -> dict[str, nn.Parameter]:
@@ -60,7 +60,7 @@ def faulty(
     module_of = owners(model)
 
     def of(name: str, theta: Tensor) -> Callable[[float], Tensor]:
-        seed = derive_seed(*key, draw, name.replace("_orig_mod.", ""), tuple(theta.shape))
+        seed = derive_seed(*key, draw, name, tuple(theta.shape))
         return perturbed(fault, theta.detach(), seed, name, module_of[name][0])
 
     at = {name: of(name, theta) for name, theta in (clean or select(model, where)).items()}

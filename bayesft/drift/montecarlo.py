@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.copies import faulty, restored, select, write
+from bayesft.drift.copies import faulty, owners, restored, select, write
 from bayesft.drift.faults import FaultModel, traits_of
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.scope import Where
@@ -304,7 +304,7 @@ def in_every_place(model: nn.Module, copy: Copy) -> Copy:
 
     That tying goes by name: it exchanges the parameter of a module with two names twice, and leaves the copy in it.
     """
-    drifted = {id(theta): copy[name] for name, theta in model.named_parameters() if name in copy}
+    drifted = {id(theta): copy[name] for name, (_, theta) in owners(model).items() if name in copy}
     return {
         f"{name}.{kind}".removeprefix("."): drifted[id(theta)]
         for name, module in model.named_modules()

@@ -19,7 +19,8 @@ _NO_MATRIX = (
 def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
     """The parameters of `model` that a fault meets, by name, in the order of `named_parameters`.
 
-    A parameter that stands in several places is there once, under its first name, if one of its places counts.
+    A parameter that stands in several places is there once, under its first name, if one of its places counts. Those of
+    a compiled network have the names of the network that was compiled.
 
     Args:
         model: the network.
@@ -32,7 +33,7 @@ def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
         ValueError: `where` is unknown, or no parameter of `model` counts.
     """
     if where == "all":
-        return dict(model.named_parameters())
+        return {plain_name(name): theta for name, theta in model.named_parameters()}
     rules = {"weights": is_weight, "convolutions": _is_convolution}
     counts = where if callable(where) else rules.get(where)
     if counts is None:
@@ -41,12 +42,17 @@ def scoped(model: nn.Module, where: Where = "all") -> dict[str, Parameter]:
         id(theta)
         for prefix, module in model.named_modules()
         for kind, theta in module.named_parameters(prefix, recurse=False)
-        if counts(kind, module, theta)
+        if counts(plain_name(kind), module, theta)
     }
-    chosen = {name: theta for name, theta in model.named_parameters() if id(theta) in met}
+    chosen = {plain_name(name): theta for name, theta in model.named_parameters() if id(theta) in met}
     if not chosen:
         raise ValueError(f"where = {where!r}: no parameter of {type(model).__name__} counts; choose another `where`")
     return chosen
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without the marks that `torch.compile` puts into it."""
+    return name.replace("_orig_mod.", "")
 
 
 def is_weight(name: str, module: nn.Module, theta: Parameter) -> bool:

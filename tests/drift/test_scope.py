@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesft.drift import scoped
+from bayesft.drift import LogNormalDrift, faulty_outputs, scoped
 from bayesft.models import build
 
 
@@ -100,3 +100,20 @@ def test_a_scope_without_a_parameter_is_refused():
     for where in ("convolutions", lambda name, module, parameter: False):
         with pytest.raises(ValueError, match="no parameter of Linear counts"):
             scoped(nn.Linear(1, 1), where)
+
+
+def test_the_parameters_of_a_compiled_network_have_their_own_names():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    compiled = nn.Sequential(torch.compile(model, backend="eager"))
+
+    def first(name, module, parameter):
+        return name.startswith("0.0.")
+
+    assert list(scoped(compiled)) == ["0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"]
+    assert list(scoped(compiled, "weights")) == ["0.0.weight", "0.1.weight"]
+    assert list(scoped(compiled, first)) == ["0.0.weight", "0.0.bias"]
+    x = torch.ones(2, 3)
+    torch.manual_seed(0)
+    found = faulty_outputs(torch.compile(model, backend="eager"), x, LogNormalDrift(), 1.0)
+    torch.manual_seed(0)
+    assert torch.equal(found, faulty_outputs(model, x, LogNormalDrift(), 1.0)) and not torch.equal(found, model(x))
