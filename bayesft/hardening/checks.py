@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel, check_fault_level, traits_of
+from bayesft.drift.faults import FaultModel, LogNormalDrift, check_fault_level, default_level, traits_of
 from bayesft.drift.features import FeatureFault, check_places
 from bayesft.hardening.batches import tensors
 
@@ -85,10 +85,24 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_level(level: Any) -> None:
-    """`level` is a fault level."""
+def checked_level(fault: FaultModel | FeatureFault, level: Any) -> float:
+    """A level that the fault allows; without it, 1 for log-normal drift and a fault without traits, else its own."""
+    if level is None:
+        plain = isinstance(fault, LogNormalDrift) or not hasattr(fault, "traits")
+        return 1.0 if plain else default_level(fault)
     if not is_number(level) or level < 0:
         raise ValueError(f"level = {level!r}: must be a finite number of at least 0")
+    try:
+        check_fault_level(fault, level)
+    except ValueError as error:
+        raise ValueError(f"level = {level!r}: {error}") from error
+    return float(level)
+
+
+def check_rereadable(name: str, data: Any) -> None:
+    """Data can be read more than once."""
+    if isinstance(data, Iterator):
+        raise ValueError(f"{name}: an iterator can be read once, and it is read again; give a list or a DataLoader")
 
 
 def whole_number(name: str, value: Any, least: int | None) -> int:

@@ -1,12 +1,13 @@
 """Several networks under the same faults."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from bayesft.hardening.checks import check_rereadable
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.robustness import Difference, Robustness
 
@@ -80,8 +81,7 @@ def compare(models: Mapping[str, nn.Module], data: Any, **same: Any) -> Comparis
     """
     if not isinstance(models, Mapping) or len(models) < 2:
         raise ValueError("models: need a dictionary of at least two networks by name")
-    if isinstance(data, Iterator):
-        raise ValueError("data: an iterator can be read once, and each network reads it; give a list or a DataLoader")
+    check_rereadable("data", data)
     curves: dict[str, Robustness] = {}
     for name, model in models.items():
         try:

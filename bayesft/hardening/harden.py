@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.features import FeatureFault
 from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, mapped, parted
 from bayesft.hardening.checks import (
     check_fault,
-    check_level,
     check_memory,
     check_model,
     check_names,
     check_no_nan,
     checked_device,
+    checked_level,
     first_pass,
     whole_number,
 )  # fmt: skip
@@ -45,7 +45,7 @@ from bayesft.hardening.sites import Place, Sites
 from bayesft.hardening.state import own_random
 from bayesft.hardening.step import Hardening
 from bayesft.hardening.training import Task, first_batch, trained
-from bayesft.hardening.tuning import Study, TunedTrial, Values, tune
+from bayesft.hardening.tuning import Study, TunedTrial, Values, space_of, tune
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe
@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
 
 SCRATCH = Recipe(epochs=20, batch_size=64)
 FINE_TUNING = Recipe(epochs=20, batch_size=64, lr=1e-2)
-SPACE = {"rate": (0.0, 0.8), "level": (0.05, 2.0)}
+RATES = (0.0, 0.8)  # of a search without a space
 CALIBRATION = 128  # training examples that a device is calibrated with
 CALIBRATED = ", calibrated"  # ends the name of a curve under the other contract
 SHARE = 0.7  # of the loss under faults in fault-tolerant training, as its authors have it
@@ -163,7 +163,7 @@ def harden(
     *,
     method: Literal["drift_dropout", "ftt"] = "drift_dropout",
     rate: float | Mapping[str, float] = 0.3,
-    level: float = 1.0,
+    level: float | None = None,
     alpha: float = SHARE,
     calibrated: bool = False,
     search: Mapping[str, Any] | None = None,
@@ -194,15 +194,15 @@ def harden(
         method: "drift_dropout" trains under faults, at levels up to `level`, and under dropout. "ftt" is fault-tolerant
             training: (1 − alpha) · loss without faults + alpha · loss under faults at `level`, without dropout.
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
-        level: the highest fault level in training, in the fault's unit.
+        level: the highest fault level in training, in the fault's unit; without it, that of `Hardening`.
         alpha: of "ftt".
         calibrated: train for copies that are calibrated in use (docs/calibration.md), and measure every network both
             ways: as it is, and calibrated. That is another contract, and the names of its curves say so. The examples
             for it are `calibrate`; without it, those of the first training batch of 128.
         search: arguments of `tune`, such as {"trials": 8}; {} for its defaults; None for no search. Names of its
             `space` can be rate, level, lr and the names of sites, and with "ftt" alpha, level and lr; without a space,
-            rate and level, or alpha and level from 1/4 to twice `level`, are searched. The best trial's network is
-            the hardened one.
+            rate and level up to twice its default, or alpha and level from 1/4 to twice `level`, are searched. The
+            best trial's network is the hardened one.
         plain: also train a network without faults and dropout: the control.
         recipe: epochs, batch size, step size. Without it, `FINE_TUNING` for a network, `SCRATCH` for a function.
         loss: (outputs, targets) to a scalar. Without it: cross entropy of logits.
@@ -226,7 +226,7 @@ def harden(
     """
     seed = whole_number("seed", seed, None)
     check_fault(fault)
-    check_level(level)
+    level = checked_level(fault, level)
     if method not in ("drift_dropout", "ftt"):
         raise ValueError(f"method = {method!r}: must be drift_dropout or ftt")
     scratch = not isinstance(model, nn.Module)
@@ -259,7 +259,10 @@ def harden(
         recipe, rate, level, fault, where, () if method == "ftt" else sites, alpha if method == "ftt" else None,
         calibrated,
     )  # fmt: skip
-    space = {"alpha": (0.0, 1.0), "level": (level / 4, 2 * level, "log")} if method == "ftt" else SPACE
+    usual, most = checked_level(fault, None), traits_of(fault).maximum
+    space: dict[str, Any] = {"rate": RATES, "level": (usual / 20, min(2 * usual, most))}
+    if method == "ftt":
+        space = {"alpha": (0.0, 1.0), "level": (level / 4, min(2 * level, most), "log")}
     searched = None if search is None else {
         **same_for_all, "calibrate": examples, "draws": 10, "space": space, **search
     }  # fmt: skip
@@ -393,6 +396,10 @@ class _Plan:
         unknown = [name for name in (searched["space"] if searched else ()) if name not in allowed]
         if unknown:
             raise ValueError(f"search: the space has {unknown[0]!r}: must be one of {', '.join(allowed)}")
+        for each in space_of(searched["space"]) if searched else ():
+            if each.name == "level":
+                for level in (each.low, (each.low + each.high) / 2, each.high):
+                    checked_level(self.fault, level)
         if whole and not _rebuilds(network, self.task.start, self.pass_of(batch)):
             raise ValueError("checkpoint: the network keeps state outside of its state_dict, so it can't be saved")
         return plan, float(value.detach())

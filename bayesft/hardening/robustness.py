@@ -105,10 +105,7 @@ class Curve:
         Returns:
             The axes.
         """
-        if ax is None:
-            from matplotlib import pyplot
-
-            ax = pyplot.subplots(layout="constrained")[1]
+        ax = axes(ax)
         rows = self.table()
         width = rows.over_both.where(rows.over_both.notna(), rows.over_draws).fillna(0)
         (line,) = ax.plot(self.levels, rows["mean"], marker="o", label=label)
@@ -200,6 +197,15 @@ class Difference(Curve):
 
     def _headline(self) -> str:
         return f"{self.about.get('score', 'difference')} under {self.about.get('fault', 'faults')}, paired"
+
+
+def axes(ax: Any = None) -> Any:
+    """These Matplotlib axes, or new ones."""
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.subplots(layout="constrained")[1]
+    return ax
 
 
 ARRAYS = ("levels", "scores", "examples", "not_finite")

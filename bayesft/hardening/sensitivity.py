@@ -1,6 +1,6 @@
 """Which layers faults cost most: one layer faulty at a time, all but one, and what it buys to keep layers digital."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +8,13 @@ import numpy as np
 from torch import nn
 
 from bayesft.drift.copies import select
-from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.features import FeatureFault
 from bayesft.drift.scope import Where
-from bayesft.hardening.checks import check_fault, check_model, is_number
+from bayesft.hardening.checks import check_fault, check_model, check_rereadable, checked_level
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.progress import tqdm
-from bayesft.hardening.robustness import Difference, Robustness
+from bayesft.hardening.robustness import Curve, Difference, Robustness, axes
 
 if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
     import pandas as pd
@@ -22,9 +22,10 @@ if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What faults in each layer cost, at one fault level. All curves have the levels 0 and that one, and equal draws.
+    """What faults in each layer cost. All curves but `clean` have one level, the same, and equal draws.
 
     Args:
+        clean: no layer faulty.
         every: all layers faulty.
         alone: by layer, that layer alone faulty.
         without: by layer, all others faulty.
@@ -34,6 +35,7 @@ class Sensitivity:
             gains most for each number kept digital.
     """
 
+    clean: Robustness
     every: Robustness
     alone: dict[str, Robustness]
     without: dict[str, Robustness]
@@ -52,9 +54,8 @@ class Sensitivity:
 
         rows = []
         for layer, curve in self.alone.items():
-            lost = Difference(curve.levels, curve.scores[:1] - curve.scores, curve.examples[:1] - curve.examples)
-            cost = _at_level(lost)
-            gain = _at_level(self.without[layer].minus(self.every))
+            cost = _difference(self.clean, curve)
+            gain = _difference(self.without[layer], self.every)
             rows.append((layer, self.sizes[layer], *_of(cost, confidence), *_of(gain, confidence)))
         columns = ["layer", "parameters", "cost", "cost_half_width", "gain", "gain_half_width"]
         table = pd.DataFrame(rows, columns=columns)
@@ -66,7 +67,7 @@ class Sensitivity:
 
         rows = []
         for kept, share, curve in self.trade:
-            rows.append((kept[-1] if kept else "none", share, *_of(_at_level(curve), confidence)))
+            rows.append((kept[-1] if kept else "none", share, *_of(curve, confidence)))
         return pd.DataFrame(rows, columns=["layer", "digital", "score", "half_width"])
 
     def where(self, digital: Sequence[str]) -> Callable[[str, nn.Module, nn.Parameter], bool]:
@@ -83,9 +84,9 @@ class Sensitivity:
         return lambda name, module, parameter: name in measured and name not in kept
 
     def __str__(self) -> str:
-        level = self.every.levels[-1]
+        level = self.every.levels[0]
         head = f"{self.every.about['score']} under {self.every.about['fault']} at level {level:g}: "
-        head += f"{self.every.mean[0]:.4f} without faults, {self.every.mean[-1]:.4f} with all layers faulty"
+        head += f"{self.clean.mean[0]:.4f} without faults, {self.every.mean[0]:.4f} with all layers faulty"
         parts = [head, self.table().round(4).to_string(index=False)]
         if self.trade:
             parts += ["kept digital, one layer after the other", self.trade_table().round(4).to_string(index=False)]
@@ -93,20 +94,20 @@ class Sensitivity:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw what each layer costs and gains as bars, the dearest on top, onto Matplotlib axes, and return these."""
-        ax = _axes(ax)
+        ax = axes(ax)
         table = self.table()[::-1]
         rows = np.arange(len(table))
         for shift, what, label in ((0.2, "cost", "alone faulty: cost"), (-0.2, "gain", "kept digital: gain")):
             width = table[f"{what}_half_width"].fillna(0)
             ax.barh(rows + shift, table[what], 0.4, xerr=width, label=label)
         ax.set_yticks(rows, table.layer)
-        ax.set_xlabel(f"{self.every.about['score']} at level {self.every.levels[-1]:g}")
+        ax.set_xlabel(f"{self.every.about['score']} at level {self.every.levels[0]:g}")
         ax.legend()
         return ax
 
     def plot_trade(self, ax: Any = None) -> Any:
         """Draw the score against the share of numbers kept digital onto Matplotlib axes, and return the axes."""
-        ax, table = _axes(ax), self.trade_table()
+        ax, table = axes(ax), self.trade_table()
         ax.errorbar(table.digital, table.score, table.half_width.fillna(0), marker="o")
         ax.set(xlabel="share of parameters kept digital", ylabel=self.every.about["score"])
         return ax
@@ -116,7 +117,7 @@ def sensitivity(
     model: nn.Module,
     data: Any,
     *,
-    level: float = 1.0,
+    level: float | None = None,
     fault: FaultModel = LogNormalDrift(),  # noqa: B008, frozen
     where: Where = "all",
     trade: bool = True,
@@ -125,13 +126,13 @@ def sensitivity(
 ) -> Sensitivity:
     """Measure what faults in each layer cost: in it alone, and in all the others.
 
-    A layer is a module that holds parameters itself. With L layers it is 3 L + 1 measurements by `evaluate`, without
-    the trade 2 L + 1.
+    A layer is a module that holds parameters itself. With L layers it is 3 L + 2 measurements by `evaluate`, without
+    the trade 2 L + 2.
 
     Args:
         model: as for `evaluate`.
         data: as for `evaluate`; it is read again for each measurement.
-        level: the fault level, greater than 0.
+        level: the fault level, in the fault's unit; without it, one of the fault's own (`Hardening`).
         fault: what happens to a parameter.
         where: the parameters that can be faulty at all.
         trade: also measure what it buys to keep one layer after the other digital.
@@ -142,18 +143,16 @@ def sensitivity(
         What each layer costs. After Ctrl-C, of the layers that were complete.
 
     Raises:
-        ValueError: as `evaluate`; data that can be read only once.
+        ValueError: as `evaluate`; data that can be read only once; a level at which the fault changes nothing.
     """
     check_model(model)
     check_fault(fault)
     if isinstance(fault, FeatureFault):
         raise ValueError(f"fault = {fault}: it strikes activations; sensitivity needs a fault of parameters")
-    if not is_number(level) or level <= 0:
-        raise ValueError(f"level = {level!r}: must be a finite number greater than 0")
-    if isinstance(data, Iterator):
-        raise ValueError(
-            "data: an iterator can be read once, and each measurement reads it; give a list or a DataLoader"
-        )
+    level = checked_level(fault, level)
+    if level == 0 and traits_of(fault).identity_at_zero:
+        raise ValueError(f"level = 0: {fault} changes nothing there; must be greater than 0")
+    check_rereadable("data", data)
     if "levels" in same:
         raise ValueError("levels: sensitivity measures at one level; give `level`")
     names: dict[str, tuple[str, ...]] = {}
@@ -164,18 +163,19 @@ def sensitivity(
         sizes[layer] = sizes.get(layer, 0) + theta.numel()
     every = {name for of_layer in names.values() for name in of_layer}
 
-    with tqdm(total=1 + (3 if trade else 2) * len(names), disable=not progress, unit="measurement") as bar:
+    with tqdm(total=2 + (3 if trade else 2) * len(names), disable=not progress, unit="measurement") as bar:
 
-        def measured(faulty: set[str], at: tuple[float, ...] = (0.0, level)) -> Robustness:
+        def measured(faulty: set[str], fault: FaultModel = fault, level: float = level) -> Robustness:
             def chosen(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
                 return name in faulty
 
-            found = evaluate(model, data, fault=fault, levels=at, where=chosen, progress=False, **same)
+            found = evaluate(model, data, fault=fault, levels=(level,), where=chosen, progress=False, **same)
             if found.about["interrupted"]:
                 raise KeyboardInterrupt
             bar.update()
             return found
 
+        clean = measured(every, LogNormalDrift(), 0.0)
         whole = measured(every)
         alone: dict[str, Robustness] = {}
         without: dict[str, Robustness] = {}
@@ -183,44 +183,25 @@ def sensitivity(
         try:
             for layer, of_layer in names.items():
                 single = measured(set(of_layer))
-                without[layer] = measured(every - set(of_layer)) if len(names) > 1 else _clean(single)
+                without[layer] = measured(every - set(of_layer)) if len(names) > 1 else clean
                 alone[layer] = single
-            order = sorted(names, key=lambda n: (whole.mean[-1] - without[n].mean[-1]) / sizes[n]) if trade else ()
+            order = sorted(names, key=lambda n: (whole.mean[0] - without[n].mean[0]) / sizes[n]) if trade else ()
             for i in range(1, len(order) + 1):
                 faulty = every.difference(*(names[layer] for layer in order[:i]))
-                curve = measured(faulty) if faulty else _clean(whole)
+                curve = measured(faulty) if faulty else clean
                 steps.append((tuple(order[:i]), sum(sizes[n] for n in order[:i]) / sum(sizes.values()), curve))
         except KeyboardInterrupt:
             if not alone:
                 raise
         without = {layer: without[layer] for layer in alone}
-    return Sensitivity(whole, alone, without, names, sizes, tuple(steps) if trade else ())
+    return Sensitivity(clean, whole, alone, without, names, sizes, tuple(steps) if trade else ())
 
 
-def _clean(curve: Robustness) -> Robustness:
-    """The curve of a network without faulty parameters: its score at level 0 at every level."""
-    return Robustness(
-        curve.levels,
-        curve.scores[:1].repeat(2, 0),
-        curve.examples[:1].repeat(2, 0),
-        curve.about,
-        curve.not_finite[:1].repeat(2, 0),
-    )
+def _difference(better: Robustness, worse: Robustness) -> Difference:
+    """One curve minus another, paired, where one may be without faults."""
+    return Difference(worse.levels, better.scores - worse.scores, better.examples - worse.examples)
 
 
-def _at_level(curve: Any) -> Any:
-    """The curve at its last level alone."""
-    return Difference(curve.levels[-1:], curve.scores[-1:], curve.examples[-1:], curve.about)
-
-
-def _of(curve: Difference, confidence: float) -> tuple[float, float]:
+def _of(curve: Curve, confidence: float) -> tuple[float, float]:
     row = curve.table(confidence).iloc[0]
     return float(row["mean"]), float(row.over_draws if np.isnan(row.over_both) else row.over_both)
-
-
-def _axes(ax: Any) -> Any:
-    if ax is None:
-        from matplotlib import pyplot
-
-        ax = pyplot.subplots(layout="constrained")[1]
-    return ax

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesft.drift.copies import learning_through, owners, perturbed, select
-from bayesft.drift.faults import FaultModel, LogNormalDrift
+from bayesft.drift.faults import FaultModel, LogNormalDrift, check_fault_level, check_trains
 from bayesft.drift.features import FeatureFault, struck
 from bayesft.drift.passes import risen
 from bayesft.drift.scope import Where
@@ -16,10 +16,10 @@ from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import (
     check_fault,
     check_hooks,
-    check_level,
     check_memory,
     check_model,
     check_where,
+    checked_level,
     is_compiled,
     is_number,
     whole_number,
@@ -51,7 +51,8 @@ class Hardening:
     Args:
         model: the network that the loop trains.
         rate: of dropout, in [0, 1): one for all sites, or one for each by its name.
-        level: the highest fault level, in the fault's unit.
+        level: the highest fault level, in the fault's unit. Without it: 1 for log-normal drift and for a fault without
+            traits; for others the last but one of their default levels.
         fault: what happens to a parameter or to an activation; it must have a gradient.
         sites: where dropout acts: what `find_sites` gives, a part of it, or names of modules; () for none. Without
             it, all that are found.
@@ -59,7 +60,8 @@ class Hardening:
             bool.
         rise: over which share of the training the bound of the level rises.
         alpha: for `backward`, the share of the loss under faults.
-        fixed: whether the faults are at the bound of the level itself, in place of at a level up to it.
+        fixed: whether the faults are at the bound of the level itself, in place of at a level up to it. With rise = 0
+            that is always `level`, as a fault needs that allows few levels (`ReramWan2022`).
         calibrated: whether `backward` trains for copies that are calibrated in use (docs/calibration.md).
         example: what the network is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
             Sites are found and checks are made with it at once; without it, when the network is first called in a
@@ -76,7 +78,7 @@ class Hardening:
         self,
         model: nn.Module,
         rate: float | Mapping[str, float] = 0.3,
-        level: float = 1.0,
+        level: float | None = None,
         fault: FaultModel | FeatureFault = LogNormalDrift(),  # noqa: B008, frozen
         sites: Sites | Sequence[Place | str] | None = None,
         where: Where = "all",
@@ -92,11 +94,18 @@ class Hardening:
         check_fault(fault)
         check_where(fault, where)
         check_hooks(fault, model)
-        check_level(level)
+        level = checked_level(fault, level)
+        check_trains(fault, level)
         if not is_number(rise) or not 0 <= rise <= 1:
             raise ValueError(f"rise = {rise!r}: must be a number from 0 to 1")
         if not is_number(alpha) or not 0 <= alpha <= 1:
             raise ValueError(f"alpha = {alpha!r}: must be a number from 0 to 1")
+        self._tried = level if fixed else level / 2  # the level at which the fault's gradient is looked at
+        if not (fixed and rise == 0):
+            try:
+                check_fault_level(fault, level / 2)
+            except ValueError as error:
+                raise ValueError(f"levels up to {level:g}: {error}; give fixed=True and rise=0") from error
         if calibrated and (alpha != 1 or isinstance(fault, FeatureFault)):
             raise ValueError("calibrated = True: needs alpha = 1 and a fault of parameters")
         self.alpha, self.fixed, self.calibrated = alpha, fixed, calibrated
@@ -105,6 +114,8 @@ class Hardening:
                 raise ValueError(f"rate = {value!r}: must be a number from 0 to less than 1")
         if isinstance(sites, str):
             raise ValueError(f"sites = {sites!r}: must be a list of names of modules")
+        if sites is not None and not isinstance(sites, Sequence):
+            sites = tuple(sites)
         self.model, self.level, self.fault, self.where, self.rise = model, level, fault, where, rise
         self.seed, self.steps = whole_number("seed", seed, None), 0
         self.sites: Sequence[Place] | None = None
@@ -125,8 +136,17 @@ class Hardening:
             progress: how much of the training is done, from 0 to 1.
 
         Raises:
-            ValueError: a parameter was changed inside of the step; or the network was not called in the first step.
+            ValueError: a parameter was changed inside of the step; the network was not called in the first step; or
+                training is for calibrated copies, which `backward` alone does.
         """
+        if self.calibrated:
+            raise ValueError("calibrated = True: a step alone calibrates nothing; call `backward`")
+        with self._step(progress):
+            yield self
+
+    @contextmanager
+    def _step(self, progress: float) -> Iterator[None]:
+        """What `step` says, also as a part of `backward`."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress = {progress!r}: must be from 0 to 1, the share of the training that is done")
         number, self.steps = self.steps, self.steps + 1
@@ -143,7 +163,7 @@ class Hardening:
 
                 handle = self.model.register_forward_pre_hook(first_call, with_kwargs=True)
                 stack.callback(handle.remove)
-            yield self
+            yield
             if not self._ready:
                 raise ValueError("the network was not called in the step, so its sites are not known: give `example`")
 
@@ -154,7 +174,8 @@ class Hardening:
 
         Args:
             loss: calls the network and gives the loss, a scalar. It is called twice: without faults, and in `step`;
-                where α (`alpha`) is 0 or 1 and nothing is calibrated, once.
+                where α (`alpha`) is 0 or 1 and nothing is calibrated, once. With `calibrated` and without an
+                `example`, the first `backward` calls it once more, to find the sites.
             progress: how much of the training is done, from 0 to 1.
 
         Returns:
@@ -181,7 +202,7 @@ class Hardening:
         from bayesft.calibration.gradient import calibrated_backward, clean_moments
 
         if not self._ready:  # the first pass finds the sites
-            with unchanged(self.model), self.step(progress):
+            with unchanged(self.model), self._step(progress):
                 loss()
             self.steps -= 1
         assert self.sites is not None
@@ -189,7 +210,7 @@ class Hardening:
         with own_random(seed), dropping(self.model, self.sites, self._rates):
             layers = calibration_layers(self.model)
             clean = clean_moments(self.model, layers, loss)
-        return calibrated_backward(self.model, layers, clean, loss, self.step(progress))
+        return calibrated_backward(self.model, layers, clean, loss, self._step(progress))
 
     @contextmanager
     def _acting(self, progress: float, number: int) -> Iterator[None]:
@@ -216,7 +237,7 @@ class Hardening:
         module_of, thetas = owners(self.model), self._parameters()
 
         def perturb(name: str, theta: Tensor) -> Tensor:
-            seed = derive_seed("hardening", self.seed, number, name.replace("_orig_mod.", ""), tuple(theta.shape))
+            seed = derive_seed("hardening", self.seed, number, name, tuple(theta.shape))
             return perturbed(fault, theta, seed, name, module_of[name][0])(level)
 
         try:
@@ -277,7 +298,7 @@ class Hardening:
 
             stack.enter_context(torch.no_grad())
             if not isinstance(self.fault, FeatureFault):
-                check_gradient(self.fault, self.level / 2, self.model, learnt)
+                check_gradient(self.fault, self._tried, self.model, learnt)
             check_reach(self.model, run, parameters, snapshot, "in training")
             check_sites(self.model, run, self.sites, snapshot)
 

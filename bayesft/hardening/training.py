@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from bayesft.hardening.batches import Batches, in_memory, mapped, parted, tensors
-from bayesft.hardening.checks import check_no_nan
+from bayesft.hardening.checks import check_no_nan, check_rereadable
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.state import own_random, seed_all
 from bayesft.hardening.step import Hardening
@@ -71,8 +71,7 @@ class TrainingBatches:
 
     def __init__(self, data: Any, size: int, seed: int, forward: bool = False):
         Batches(data, forward=forward)  # it checks the kind
-        if isinstance(data, Iterator):
-            raise ValueError("train: an iterator can be read once; give a list or a DataLoader")
+        check_rereadable("train", data)
         self.data, self.size, self.seed = data, size, seed
         self.columns = in_memory(data, forward)
         self.dataset = isinstance(data, Dataset) and not isinstance(data, (DataLoader, IterableDataset))

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +14,11 @@ from torch import nn
 
 from bayesft.drift.faults import FaultModel, LogNormalDrift
 from bayesft.hardening.batches import Batches
-from bayesft.hardening.checks import check_fault, check_names, checked_levels, is_number, whole_number
+from bayesft.hardening.checks import check_fault, check_names, check_rereadable, checked_levels, is_number, whole_number
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.resume import fingerprint, opened
+from bayesft.hardening.robustness import axes
 from bayesft.hardening.state import own_random
 from bayesft.seeds import derive_seed
 
@@ -88,10 +89,7 @@ class Study:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the objective of each trial, and the best so far, onto Matplotlib axes, and return the axes."""
-        if ax is None:
-            from matplotlib import pyplot
-
-            ax = pyplot.subplots(layout="constrained")[1]
+        ax = axes(ax)
         ended = [trial for trial in self.trials if not trial.failed]
         numbers, values = [t.number for t in ended], [t.objective for t in ended]
         ax.errorbar(numbers, values, [t.standard_error for t in ended], fmt="o", label="a trial, ± standard error")
@@ -165,14 +163,13 @@ def tune(
     if not callable(train):
         raise ValueError(f"train = {type(train).__name__}: must be a function of the values to a trained network")
     check_names(same, [evaluate], ("model", "data"), "tune: there is no argument")
-    parameters = _space(space)
+    parameters = space_of(space)
     batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, None)
     draws = whole_number("draws", draws, 2)
     _check_budget(trials, timeout)
     check_fault(fault)
     levels = checked_levels(fault, levels)
-    if isinstance(validation, Iterator):
-        raise ValueError("validation: an iterator can be read once; give a list or a DataLoader")
+    check_rereadable("validation", validation)
     room = _room(len(parameters))
     most = min(room, whole_number("trials", trials, 1)) if trials is not None else room
     if strategy == "grid" and trials is None:
@@ -271,7 +268,7 @@ def _check_budget(trials: Any, timeout: Any) -> None:
         raise ValueError(f"timeout = {timeout!r}: must be a number of seconds greater than 0")
 
 
-def _space(space: Any) -> list["Hyperparameter"]:
+def space_of(space: Any) -> list["Hyperparameter"]:
     """The hyperparameters of a space, checked."""
     from bayesft.methods import Hyperparameter
 

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from bayesft.drift import FaultModel, FeatureFault, faulty_outputs
-from bayesft.drift.faults import Quantise, check_trains, traits_of
+from bayesft.drift.faults import Quantise, check_trains, default_level, traits_of
 from bayesft.drift.montecarlo import Copy
 from bayesft.drift.passes import outputs_of
 from bayesft.drift.scope import Where, scoped
@@ -79,12 +79,6 @@ def quantise_(model: nn.Module, bits: int) -> nn.Module:
     for name, value in quantised_weights(model, bits).items():
         model.get_parameter(name).copy_(value)
     return model
-
-
-def default_level(fault: FaultModel | FeatureFault) -> float:
-    """The level that a network is meant for where none is given: the last but one of the fault's default grid."""
-    grid = [level for level in traits_of(fault).grid if level > 0]
-    return grid[-2] if len(grid) > 1 else grid[-1]
 
 
 class Ftt(Method):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bayesft.drift.faults import ReramWan2022
 from bayesft.drift.features import MiBB
 from bayesft.hardening import sensitivity as module
 from bayesft.hardening.measure import evaluate
@@ -55,13 +56,13 @@ def test_known_costs():
 def test_numbers_are_those_of_evaluate_and_where_takes_the_choice():
     model, given = seeded(Net), data()
     found = sensitivity(model, given, level=0.8, draws=3, progress=False)
-    same = dict(levels=(0, 0.8), draws=3, progress=False)
+    same = dict(levels=(0.8,), draws=3, progress=False)
     a = lambda name, *_: name.startswith("a.")  # noqa: E731
     assert np.array_equal(found.alone["a"].scores, evaluate(model, given, where=a, **same).scores)
     assert np.array_equal(found.without["b"].scores, found.alone["a"].scores)
     assert np.array_equal(evaluate(model, given, where=found.where(["b"]), **same).scores, found.alone["a"].scores)
     assert found.sizes == {"a": 8 * 16 + 16, "b": 16 * 3 + 3}
-    assert found.trade[-1][1] == 1 and found.trade[-1][2].mean[-1] == found.every.mean[0]
+    assert found.trade[-1][1] == 1 and found.trade[-1][2] is found.clean
     weights = sensitivity(model, given, where="weights", draws=2, trade=False, progress=False)
     assert weights.sizes == {"a": 8 * 16, "b": 16 * 3} and weights.trade == ()
     for bad in (["c"], "a"):
@@ -89,10 +90,32 @@ def test_what_is_refused_and_an_interruption(monkeypatch):
 
     def evaluate(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     part = sensitivity(model, (x, y), draws=2, progress=False)
     assert list(part.alone) == list(part.without) == ["a"] and len(part.table()) == 1 and len(part.trade) == 1
+
+
+def test_a_fault_that_is_there_at_level_0_costs_what_the_network_loses():
+    x = torch.ones(5, 1)
+    same = dict(score=score, draws=2, progress=False)
+    found = sensitivity(Shifts(), (x, 11 * x), level=0.0, fault=Always(), **same)
+    assert np.allclose(found.table().cost, [10, 1]) and found.clean.mean == 0
+
+
+class Always(Plus):
+    """θ′ = θ + 1 + level."""
+
+    def perturb(self, theta, level, generator):
+        return theta + 1 + level
+
+
+def test_a_fault_with_few_levels_is_measured_at_one_of_them():
+    model, given = seeded(Net), data()
+    found = sensitivity(model, given, fault=ReramWan2022(), draws=2, trade=False, progress=False)
+    assert found.every.levels == [86400]
+    with pytest.raises(ValueError, match="level = 2.0: .* must be 1, 86400 or 172800"):
+        sensitivity(model, given, fault=ReramWan2022(), level=2.0, progress=False)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bayesft.drift import LogNormalDrift
 from bayesft.drift.copies import perturbed, select
+from bayesft.drift.faults import Float32BitFlips, Int8BitFlips, ReramWan2022, Retention, StuckCells
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.sites import find_sites
 from bayesft.hardening.step import Hardening
@@ -412,10 +413,43 @@ def test_calibrated_training_is_the_same_with_an_example_and_without():
         assert torch.equal(one, other)
 
 
-def test_calibrated_training_is_of_faults_of_parameters_alone():
+def test_calibrated_training_is_of_faults_of_parameters_alone_and_by_backward_alone():
     net = seeded(Net)
     with pytest.raises(ValueError, match="alpha = 1"):
         Hardening(net, alpha=0.5, calibrated=True)
+    with pytest.raises(ValueError, match="call `backward`"), Hardening(net, calibrated=True).step():
+        pass
+
+
+@pytest.mark.parametrize(
+    "fault, level",
+    [(DRIFT, 1.0), (Retention(), 86400.0), (StuckCells(), 0.08), (Int8BitFlips(), 1e-3)],
+)
+def test_without_a_level_it_is_one_that_the_fault_is_used_at(fault, level):
+    assert Hardening(seeded(Net), fault=fault).level == level
+
+
+@pytest.mark.parametrize(
+    "fault, level, message",
+    [
+        (Int8BitFlips(), 2.0, "level = 2.0: .* must be from 0 to 1"),
+        (StuckCells(), 2.0, "level = 2.0: .* must be from 0 to 1"),
+        (Float32BitFlips(), None, "no gradient to train with"),
+        (ReramWan2022(), None, "give fixed=True and rise=0"),
+    ],
+)
+def test_a_level_that_the_fault_does_not_allow_is_refused_at_once(fault, level, message):
+    with pytest.raises(ValueError, match=message):
+        Hardening(seeded(Net), level=level, fault=fault)
+
+
+def test_a_fault_that_allows_few_levels_is_trained_under_at_one_of_them():
+    model, (x, y) = seeded(Net), data()
+    h = Hardening(model, fault=ReramWan2022(), fixed=True, rise=0, example=x, sites=(name for name in ["act"]))
+    for progress in (0.0, 1.0):
+        with h.step(progress):
+            F.cross_entropy(model(x), y).backward()
+    assert model.a.weight.grad.abs().sum() > 0 and [place.name for place in h.sites] == ["act"]
 
 
 def test_a_compiled_network_meets_the_faults_of_the_network():

@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 from bayesft.data import Split
 from bayesft.drift import LogNormalDrift, monte_carlo
-from bayesft.drift.faults import Float32BitFlips, Quantise, StuckCells
+from bayesft.drift.faults import Float32BitFlips, Quantise, StuckCells, default_level
 from bayesft.drift.features import GaussianFeature, MiBB
 from bayesft.hardening.harden import harden
 from bayesft.hardening.step import Hardening
 from bayesft.methods import load
-from bayesft.methods.ftt import default_level, ftt_gradient, quantise_, quantised_weights
+from bayesft.methods.ftt import ftt_gradient, quantise_, quantised_weights
 from bayesft.settings import Recipe
 from bayesft.training import fit, plain_gradient
 from bayesft.training.trained import accuracy_score

@@ -18,6 +18,7 @@ from bayesft.drift.faults.interface import (
     WeightFault,
     check_fault_level,
     check_trains,
+    default_level,
     drawn,
     traits_of,
 )
@@ -32,8 +33,8 @@ from bayesft.drift.faults.stuck import StuckCells
 __all__ = [
     "FAULT_MODELS", "CellFault", "Composite", "DeviceToDevice", "FaultModel", "Float32BitFlips", "GaussianNoise",
     "Int8BitFlips", "LogNormalDrift", "PhaseChangeMemory", "Quantise", "ReramWan2022", "Retention", "StuckBits",
-    "StuckCells", "Traits", "WeightFault", "check_fault_level", "check_trains", "drawn", "fault_model", "register",
-    "traits_of",
+    "StuckCells", "Traits", "WeightFault", "check_fault_level", "check_trains", "default_level", "drawn",
+    "fault_model", "register", "traits_of",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__, __name__ + "."):

@@ -23,8 +23,9 @@ class Traits:
         grid: the levels at which to evaluate by default.
         maximum: the highest level that is allowed.
         identity_at_zero: whether level 0 gives back the parameter bit for bit, and draws nothing.
-        differentiable: whether training under the fault makes sense.
-        scope: which parameters the fault meets by default, as in `bayesft.drift.scope.scoped`.
+        differentiable: whether training under the fault makes sense. Where not, it is refused.
+        scope: which parameters the fault meets in the pipeline's chapter on fault-tolerant training, as in
+            `bayesft.drift.scope.scoped`. The library asks its caller (`where`).
     """
 
     name: str = "fault level"
@@ -56,6 +57,13 @@ class FaultModel(Protocol):
 def traits_of(fault: "FaultModel | CheckedFault") -> Traits:
     """The traits of `fault`; the defaults where it has none."""
     return getattr(fault, "traits", Traits())
+
+
+def default_level(fault: "FaultModel | CheckedFault") -> float:
+    """The level that a network is meant for where none is given: the last but one of the fault's default grid."""
+    grid = traits_of(fault).grid
+    above = [level for level in grid if level > 0] or list(grid)
+    return above[-2] if len(above) > 1 else above[-1]
 
 
 class DrawnOnce(FaultModel, Protocol):
