@@ -181,7 +181,7 @@ def parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     if isinstance(named, Mapping):
         label = next((name for name in LABELS if named.get(name) is not None), None)
         if label is not None:
-            return (), {name: value for name, value in named.items() if name not in LABELS}, named[label]
+            return (), {name: value for name, value in named.items() if name != label}, named[label]
         raise ValueError(
             f"data: a batch has {list(named)}, none of which is called {', '.join(LABELS)}: give `forward`"
         )
@@ -195,12 +195,9 @@ def size(value: Any) -> int | None:
     """How many examples there are in targets or outputs: the length of the first tensor or list."""
     if isinstance(value, Tensor):
         return len(value) if value.dim() else None
-    if isinstance(value, Mapping):
-        value = list(value.values())
-        return next((n for n in map(size, value) if n is not None), None)
-    if isinstance(value, tuple):
-        return next((n for n in map(size, value) if n is not None), None)
-    return len(value) if isinstance(value, list) else None
+    if isinstance(value, list):
+        return len(value)
+    return next((n for n in map(size, _children(value)) if n is not None), None)
 
 
 def part(value: Any, rows: slice, count: int) -> Any:
@@ -223,24 +220,39 @@ def joined(values: list[Any]) -> Any:
 
 
 def _children(value: Any) -> list[Any]:
+    """What a mapping, a tuple or another object holds, in order."""
     if isinstance(value, Mapping):
         return list(value.values())
-    return list(value) if isinstance(value, tuple) else []
+    if isinstance(value, tuple):
+        return list(value)
+    return (
+        [] if isinstance(value, (nn.Module, type)) or callable(value) else list(getattr(value, "__dict__", {}).values())
+    )
 
 
 def _rebuilt(value: Any, children: list[Any]) -> Any:
+    """A value like this one that holds `children`."""
+    if isinstance(value, tuple):
+        return type(value)(*children) if hasattr(value, "_fields") else type(value)(children)
+    if not children:
+        return value
+    changed: Any = copy.copy(value)
     if isinstance(value, Mapping):
-        changed: Any = copy.copy(value)
         for key, each in zip(value, children, strict=True):
             changed[key] = each
         return changed
-    if isinstance(value, tuple):
-        return type(value)(*children) if hasattr(value, "_fields") else type(value)(children)
-    return value
+    for key, each in zip(vars(value), children, strict=True):
+        object.__setattr__(changed, key, each)
+    return changed
 
 
 def mark(targets: Any, start: int = 0) -> int:
     """A checksum of targets, after those of the checksum `start`: it tells one order of the data from another."""
     for tensor in tensors(targets):
-        start = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, start)
+        start = checksum(tensor, start)
     return start
+
+
+def checksum(tensor: Tensor, start: int) -> int:
+    """A checksum of the numbers of a tensor, after those of the checksum `start`."""
+    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, start)

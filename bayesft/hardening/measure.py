@@ -1,5 +1,6 @@
 """The score of any network under faults: faulty copies of it, on streamed data."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -17,7 +18,7 @@ from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.features import FeatureFault, NotStruck, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
-from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted
+from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted, tensors
 from bayesft.hardening.checks import (
     check_fault,
     check_hooks,
@@ -40,7 +41,8 @@ from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 
 FEW = 8  # examples on which it is tried whether faults act, before the whole batch is
-MEMORY = 512 * 2**20  # bytes for the faulty parameters of a group of copies
+MEMORY = 512 * 2**20  # bytes for the faulty parameters of a group of copies, and as many for their outputs
+COPIES = 8  # of a group, where outputs are kept
 
 Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 Calibrate = Callable[[nn.Module], AbstractContextManager[Any] | None]
@@ -69,7 +71,9 @@ def evaluate(
             tuple whose last part is the targets, a dictionary or dataclass with labels, label, y, targets or target, or
             anything that `forward` takes. An iterator that can be read once is enough where all copies fit into memory.
         score: "accuracy", or a function of (outputs, targets) to one number an example (B,), or one for all of them;
-            more is better. What compares examples with one another is computed over all outputs at once.
+            more is better. What compares examples with one another, and what is one number, is computed over all
+            outputs at once. An example whose outputs are not finite gets at most 0. Where your score is NaN there, it
+            stays NaN: what such an example is worth is yours to say.
         forward: a function of (model, batch) to (outputs, targets), for batches and networks of another kind. A list of
             tensors is then a list of batches.
         fault: what happens to a parameter, or to an activation (`bayesft.drift.features`).
@@ -281,6 +285,9 @@ class _Work:
             most = self.shared.group
         elif self.calibrate or (self.steady and self.batches.columns):
             most = 1
+        if not (self.scorer.by_example or self.batches.once):
+            most = min(most, COPIES)  # which share the memory for their outputs
+        room = MEMORY / min(most, self.draws * len(self.levels))
         clean: _Cell | None = None
         group: list[_Cell] = []
         for draw in range(self.draws):
@@ -301,7 +308,7 @@ class _Work:
                     if clean not in group:
                         tally.add(clean, (i, draw))
                     continue
-                cell = _Cell([(i, draw)], {} if faultless else copies)
+                cell = _Cell([(i, draw)], {} if faultless else copies, room)
                 clean = cell if faultless else clean
                 group.append(cell)
                 if len(group) == most:
@@ -388,41 +395,71 @@ class _Cell:
 
     places: list[tuple[int, int]]
     copies: dict[str, Tensor]
+    room: float  # bytes of outputs that it may keep
     values: list[Tensor] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # of the examples of each value
     kept: list[tuple[Any, Any]] = field(default_factory=list)
+    held: int = 0  # bytes
     not_finite: int = 0
 
     def add(self, scorer: Scorer, outputs: Any, targets: Any) -> None:
         """Score a batch, or keep its outputs where the score needs all of them."""
         count = count_of(outputs, targets)
-        self.counts.append(count)
         bad = scorer.not_finite(outputs, count)
         self.not_finite += int(bad.sum())
-        if scorer.kind == "whole":
-            self.kept.append(mapped(lambda tensor: tensor.cpu(), (outputs, targets)))
+        if scorer.by_example:
+            self._score(scorer, outputs, targets, bad)
             return
-        value = scorer(outputs, targets, count, bad)
-        if value.shape != ((count,) if scorer.kind == "examples" else ()):
-            raise ValueError(f"score gives shape {tuple(value.shape)} for a batch of {count}, and another one before")
-        self.values.append(value)
+        self.kept.append(mapped(self._kept, (outputs, targets)))
+        self.held += sum(tensor.numel() * tensor.element_size() for tensor in tensors(self.kept[-1]))
+        if self.held > self.room:
+            if self.values or all(scorer.of_parts(*each, count_of(*each)) for each in self._joined(scorer)):
+                self._score_kept(scorer)
+            else:  # they must be kept, where there is more memory
+                self.room = math.inf
+                self.kept = [mapped(self._kept, each) for each in self.kept]
 
     def finish(self, scorer: Scorer) -> None:
         """The mean score, and the scores of the examples where there are such."""
+        if self.kept:
+            self._score_kept(scorer)
         self.copies, self.count = {}, sum(self.counts)
-        if scorer.kind == "whole":
-            outputs, targets = (joined(list(each)) for each in zip(*self.kept, strict=True))
-            self.kept = []
-            value = scorer(outputs, targets, self.count)
-        elif scorer.kind == "examples":
+        if self.values[0].dim():
             value = torch.cat(self.values)
         else:
-            total = sum(v * n for v, n in zip(self.values, self.counts, strict=True))
-            assert isinstance(total, Tensor)  # there is at least one batch
-            value = total / self.count
+            value = (torch.stack(self.values) * torch.tensor(self.counts)).sum() / self.count
         self.values = []
         self.mean = float(value.mean())
         self.examples = value.numpy() if value.dim() else np.zeros(0)
+
+    def _score(self, scorer: Scorer, outputs: Any, targets: Any, bad: Tensor | None = None) -> None:
+        count = count_of(outputs, targets)
+        value = scorer(outputs, targets, count, bad)
+        if self.values and value.dim() != self.values[0].dim():
+            raise ValueError(f"score gives shape {tuple(value.shape)} for a batch of {count}, and another one before")
+        self.values.append(value)
+        self.counts.append(count)
+
+    def _score_kept(self, scorer: Scorer) -> None:
+        """Score the outputs that are kept, and keep them no longer."""
+        for outputs, targets in self._joined(scorer):
+            self._score(scorer, outputs, targets)
+        self.kept, self.held = [], 0
+
+    def _joined(self, scorer: Scorer) -> list[tuple[Any, Any]]:
+        """The outputs and targets that are kept, as one batch; where that can't be, and need not, batch by batch."""
+        try:
+            outputs, targets = (joined(list(each)) for each in zip(*self.kept, strict=True))
+        except Exception as error:
+            if not scorer.adds_up:
+                raise ValueError(
+                    f"score: it needs all outputs at once, and batches can't be joined: {error}"
+                ) from error
+            return self.kept
+        return [(outputs, targets)]
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor.cpu() if math.isinf(self.room) else tensor.clone()
 
 
 class _Tally:

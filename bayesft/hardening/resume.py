@@ -6,10 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from bayesft.hardening.batches import Batches, tensors
+from bayesft.hardening.batches import Batches, checksum, tensors
 
 if TYPE_CHECKING:  # loaded where it is used: it takes longer than the rest
     from bayesft.training import Checkpoint
@@ -50,11 +47,6 @@ def fingerprint(*values: Any) -> int:
     for value in values:
         for part in value if isinstance(value, Batches) else [value]:
             for tensor in tensors(part):
-                found = _of_tensor(tensor, found)
+                head = repr((tuple(tensor.shape), str(tensor.dtype))).encode()
+                found = checksum(tensor, zlib.crc32(head, found))
     return found
-
-
-def _of_tensor(tensor: Tensor, start: int) -> int:
-    head = repr((tuple(tensor.shape), str(tensor.dtype))).encode()
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-    return zlib.crc32(content, zlib.crc32(head, start))

@@ -122,7 +122,7 @@ class Robustness(Curve):
 
     Args:
         not_finite: for each level and draw, how many examples had an output that is not finite, (L, D). They count as
-            wrong.
+            wrong: their score is at most 0, or NaN where a score of one's own is.
     """
 
     not_finite: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))

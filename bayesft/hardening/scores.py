@@ -75,6 +75,7 @@ def aligned(outputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
 
 def check_classes(labels: Tensor, classes: int) -> Tensor:
     """Which of the labels count. Raises ValueError where one of them is no class."""
+    labels = labels.long()  # in other types the mark may be a class: −100 is 156 in eight bits without a sign
     counted = labels != IGNORED
     if not labels.numel():
         return counted
@@ -96,10 +97,11 @@ def _logits(outputs: Any) -> Tensor:
 
 
 class Scorer:
-    """A score, and how it must be computed: batch by batch, or over all outputs at once.
+    """A score, and how it must be computed.
 
-    `kind` is "examples" for one number an example, "mean" for a number of a batch whose mean over batches is that of
-    the whole, "whole" for what compares examples with one another. It is found on a batch by `learn`.
+    `by_example` is whether it is one number an example, which does not depend on the others: then it is computed batch
+    by batch. All else is computed over all outputs at once. `adds_up` is whether the scores of parts are those of the
+    whole. Both are found on a batch by `learn`.
     """
 
     def __init__(self, score: str | Score):
@@ -107,29 +109,28 @@ class Scorer:
             raise ValueError(f"score = {score!r}: must be 'accuracy' or a function of (outputs, targets)")
         self.score: Score = accuracy if isinstance(score, str) else score
         self.name = score if isinstance(score, str) else getattr(score, "__name__", type(score).__name__)
-        self.kind = "examples"
+        self.by_example = self.adds_up = True
 
     def learn(self, outputs: Any, targets: Any) -> None:
-        """Find `kind`: whether the scores of two parts are those of the whole, for these outputs and shuffled ones."""
+        """Try the score on a batch."""
         count = count_of(outputs, targets)
         value = self(outputs, targets, count)
         if bool(value.isnan().any()) and not bool(self.not_finite(outputs, count).any()):
             raise ValueError("score gives NaN on the first batch, where all outputs are finite")
-        each = value.shape == (count,)
-        if self.score is accuracy:
-            return
-        self.kind = "examples" if each else "mean"
-        if count < 2:
-            self.kind = self.kind if each else "whole"
-            return
+        if self.score is not accuracy:
+            self.adds_up = self.of_parts(outputs, targets, count)
+            self.by_example = value.shape == (count,) and (self.adds_up or count == 1)
+
+    def of_parts(self, outputs: Any, targets: Any, count: int) -> bool:
+        """Whether the scores of parts are those of the whole, for these outputs and for shuffled ones."""
         shuffled = mapped(
             lambda tensor: tensor.roll(1, 0) if tensor.dim() and len(tensor) == count else tensor, outputs
         )
-        if not all(self._adds_up(given, targets, count, each) for given in (outputs, shuffled)):
-            self.kind = "whole"
+        return count > 1 and all(self._adds_up(given, targets, count) for given in (outputs, shuffled))
 
-    def _adds_up(self, outputs: Any, targets: Any, count: int, each: bool) -> bool:
+    def _adds_up(self, outputs: Any, targets: Any, count: int) -> bool:
         whole = self(outputs, targets, count)
+        each = whole.shape == (count,)
         for cut in {1, count // 2, count - count // 3} - {count}:
             rows = slice(0, cut), slice(cut, count)
             sizes = cut, count - cut
@@ -150,7 +151,7 @@ class Scorer:
         return True
 
     def __call__(self, outputs: Any, targets: Any, count: int, bad: Tensor | None = None) -> Tensor:
-        """The score in float64 on the CPU: (count,), or a scalar. An example whose outputs are not finite is wrong.
+        """The score in float64 on the CPU: (count,), or a scalar. Outputs that are not finite get at most 0.
 
         bad: which examples these are (`not_finite`), where it is known.
         """

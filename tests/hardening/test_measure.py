@@ -174,18 +174,104 @@ def test_scores_over_all_outputs_are_computed_over_all_outputs(net):
     assert run(net, batches, score=first_against_all).examples.shape == (2, 75)
 
 
+def balanced(outputs, targets):
+    right = outputs.argmax(1) == targets
+    return torch.stack([right[targets == c].float().mean() for c in targets.unique()]).mean().item()
+
+
 def test_a_score_of_a_saturated_batch_is_still_known_to_compare_examples():
     model, (x, y) = nn.Sequential(nn.Linear(3, 3)), (torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20))
     with torch.no_grad():
         model[0].weight.copy_(5 * torch.eye(3))
         model[0].bias.zero_()
 
-    def macro(outputs, targets):
-        right = outputs.argmax(1) == targets
-        return torch.stack([right[targets == c].float().mean() for c in targets.unique()]).mean()
-
     batches = [(x[:6], y[:6]), (x[6:7], y[6:7]), (x[7:], y[7:])]
-    assert np.allclose(run(model, batches, score=macro).scores, run(model, (x, y), score=macro).scores)
+    assert np.allclose(run(model, batches, score=balanced).scores, run(model, (x, y), score=balanced).scores)
+
+
+@pytest.mark.parametrize("memory", [None, 4000])
+def test_data_in_the_order_of_their_classes_give_the_score_of_all(net, monkeypatch, memory):
+    x, y = data(90)
+    order = y.argsort()
+    batches = list(zip(x[order].split(15), y[order].split(15), strict=True))
+    if memory:  # room for two batches
+        monkeypatch.setattr(measure, "MEMORY", memory)
+    with torch.no_grad():
+        expected = balanced(net(x), y)
+    for given in (batches, iter(batches)) if not memory else (batches,):
+        assert run(net, given, score=balanced, levels=(0,)).mean[0] == pytest.approx(expected)
+
+
+def test_a_score_that_adds_up_needs_no_room_for_all_outputs(net, monkeypatch):
+    x, y = data(90)
+    counts = []
+
+    def loss(outputs, targets):
+        counts.append(len(outputs))
+        return -F.cross_entropy(outputs, targets)
+
+    batches = list(zip(x.split(15), y.split(15), strict=True))
+    whole = run(net, batches, score=loss)
+    assert max(counts) == 90
+    monkeypatch.setattr(measure, "MEMORY", 6000)
+    counts.clear()
+    assert np.allclose(run(net, batches, score=loss).scores, whole.scores) and max(counts) < 90
+
+
+def test_outputs_of_other_lengths_are_scored_batch_by_batch_or_refused():
+    def mean(outputs, targets):
+        return outputs.mean((1, 2)).mean()
+
+    model = seeded(lambda: nn.Linear(4, 3))
+    batches = [(torch.randn(6, 5, 4), torch.zeros(6)), (torch.randn(3, 2, 4), torch.zeros(3))]
+    with torch.no_grad():
+        expected = (6 * mean(model(batches[0][0]), None) + 3 * mean(model(batches[1][0]), None)) / 9
+    assert run(model, batches, score=mean, levels=(0,)).mean[0] == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="score: it needs all outputs at once"):
+        run(model, batches, score=lambda outputs, targets: outputs.std())
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+
+
+def test_outputs_that_are_plain_objects_have_scores_of_ones_own(net):
+    class Objects(Net):
+        def forward(self, x):
+            return Output(super().forward(x))
+
+    def by_example(outputs, targets):
+        return (outputs.logits.argmax(1) == targets).float()
+
+    def most_frequent(outputs, targets):
+        return outputs.logits.argmax(1).bincount().max() / len(targets)
+
+    x, y = data(60)
+    batches = list(zip(x.split(16), y.split(16), strict=True))
+    for score in (by_example, most_frequent):
+        expected = run(net, (x, y), score=lambda outputs, targets, score=score: score(Output(outputs), targets))
+        assert np.allclose(run(seeded(Objects), batches, score=score).scores, expected.scores)
+
+
+def test_inputs_that_are_called_like_targets_reach_the_network():
+    class Conditional(Net):
+        def forward(self, x, target=None):
+            return super().forward(x + (0 if target is None else target[:, None]))
+
+    x, y = data()
+    shift, model = torch.linspace(-2, 2, 60), seeded(Conditional)
+    right = (model(x, shift).argmax(1) == y).double().mean().item()
+    assert run(model, [{"x": x, "target": shift, "labels": y}], levels=(0,)).mean[0] == pytest.approx(right)
+
+
+def test_labels_in_eight_bits_have_no_mark():
+    x, y = torch.eye(200), torch.arange(200)
+    with torch.no_grad():
+        (model := nn.Linear(200, 200)).weight.copy_(torch.eye(200))
+    for kind in (torch.uint8, torch.int64):
+        assert run(model, (x, y.to(kind)), levels=(0,)).examples.shape == (1, 200)
+        assert run(model, (x, y.to(kind)), levels=(0,)).mean[0] == 1
 
 
 def test_scores_of_detections_are_lists():
