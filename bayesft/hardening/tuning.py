@@ -19,6 +19,7 @@ from bayesft.hardening.measure import evaluate
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.resume import fingerprint, opened
 from bayesft.hardening.robustness import axes
+from bayesft.hardening.scores import Scorer
 from bayesft.hardening.state import own_random
 from bayesft.seeds import derive_seed
 
@@ -140,7 +141,8 @@ def tune(
         timeout: seconds after which no trial begins.
         callbacks: functions of the `Study` so far, called after each trial; one that gives True ends the search.
         storage: a folder that keeps the trials. A later call with the same arguments goes on from there, also with more
-            trials. It belongs to one call: space, search, seed, faults and data are compared; functions can't be.
+            trials. It belongs to one call: space, search, seed, faults, `where`, `calibrate`, the score's name and
+            data are compared; functions can't be.
         key: names what can't be compared (the training, the score), so that a change of it is noticed.
         batch: how many trials are proposed at once, to run side by side.
         n_jobs: processes for a batch, by joblib; None as `joblib.parallel_config` says. It changes no number.
@@ -183,6 +185,9 @@ def tune(
         "search": [strategy, initial, batch, *([most] if strategy == "grid" else [])],
         "faults": [repr(fault), list(levels), draws],
         "seed": seed,
+        "where": where if isinstance(where := same.get("where", "all"), str) else "chosen",
+        "calibrate": fingerprint(same.get("calibrate")),
+        "score": Scorer(same.get("score", "accuracy")).name,
         "data": fingerprint(Batches(validation, seed, same.get("forward") is not None)) if storage is not None else 0,
         "key": key,
     }

@@ -164,6 +164,9 @@ def test_a_storage_continues_a_killed_search_and_takes_more_trials(tmp_path, bat
         ({"validation": data(seed=3)}, "data"),
         ({"key": "another loss"}, "key"),
         ({"strategy": "random"}, "search"),
+        ({"where": "weights"}, "where"),
+        ({"calibrate": data(20)[0]}, "calibrate"),
+        ({"score": first}, "score"),
     ],
 )
 def test_a_storage_belongs_to_one_call(tmp_path, change, name):
