@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bayesft.calibration.moments import Batch, forward
-from bayesft.calibration.reference import batches_of
+from bayesft.calibration.reference import batches_of, example_tensors
 from bayesft.modes import eval_mode
 
 
@@ -28,7 +28,7 @@ def reestimate_batch_norm(model: nn.Module, data: Batch | Iterable[Batch]) -> nn
         The copy, in the mode of `model`.
 
     Raises:
-        ValueError: if the network has no batch normalisation with running statistics.
+        ValueError: if the network has no batch normalisation with running statistics, or if there is no batch.
     """
     copy = deepcopy(model)
     norms = [module for module in copy.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -40,8 +40,12 @@ def reestimate_batch_norm(model: nn.Module, data: Batch | Iterable[Batch]) -> nn
             norm.reset_running_stats()
             norm.momentum = None  # the average over all batches
             norm.train()
+        examples = 0
         for batch in batches_of(data):
             forward(copy, batch)
+            examples += len(example_tensors(batch)[0])
+    if not examples:
+        raise ValueError("data: there is no batch")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return copy

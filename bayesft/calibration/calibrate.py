@@ -25,7 +25,7 @@ from bayesft.calibration.moments import (
     forward,
 )
 from bayesft.calibration.reference import Reference, calibration_reference
-from bayesft.modes import eval_mode
+from bayesft.modes import eval_mode, unchanged
 
 _RECORD = "_calibration"  # the attribute of a calibrated layer that knows its correction and how to undo it
 _PROJECTIONS = "_calibration_projections"  # the same of an attention's input projections
@@ -58,7 +58,8 @@ def calibrate(
         ValueError: for a reference of another network, examples of another shape, several batches, fewer than two
             values a channel, outputs that are not finite, or a network that is calibrated already.
     """
-    found = _measure(model, reference, data, terms)
+    with unchanged(model):
+        found = _measure(model, reference, data, terms)
     copy = deepcopy(model)
     _install(copy, found, reference.dims, fold)
     return copy
@@ -68,7 +69,9 @@ def calibrate(
 def calibrated(
     model: nn.Module, reference: Reference, data: Batch, *, fold: bool = True, terms: Terms = "both"
 ) -> Iterator[nn.Module]:
-    """`model` itself, calibrated as `calibrate` does it; on leaving it is as it was, bit for bit.
+    """`model` itself, calibrated as `calibrate` does it; on leaving its parameters are as they were, bit for bit.
+
+    What a pass changes in the network (a count of passes) stays changed.
 
     With `fold=False` the weights are not touched: they may drift further within, under corrections that stay.
     """

@@ -1,20 +1,17 @@
 """What a clean network's channels look like: the reference to which its faulty copies are calibrated."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bayesft.calibration.attention import named_layers
 from bayesft.calibration.layers import Dims, Layers, calibration_layers, structure
 from bayesft.calibration.moments import Batch, Moments, check, measure
-from bayesft.files import atomic
-from bayesft.modes import eval_mode
+from bayesft.modes import eval_mode, unchanged
+from bayesft.tensors import load_tensors, save_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +37,8 @@ class Reference:
         """Write the reference to one safetensors file, atomically: the same reference gives the same bytes."""
         tensors = {}
         for name, calls in self.moments.items():
-            tensors[f"mean.{name}"] = torch.stack([m.mean for m in calls]).contiguous()
-            tensors[f"variance.{name}"] = torch.stack([m.variance for m in calls]).contiguous()
+            tensors[f"mean.{name}"] = torch.stack([m.mean for m in calls])
+            tensors[f"variance.{name}"] = torch.stack([m.variance for m in calls])
         header = {
             "counts": {name: [m.count for m in calls] for name, calls in self.moments.items()},
             "dims": self.dims,
@@ -49,20 +46,24 @@ class Reference:
             "shapes": self.shapes,
             "examples": self.examples,
         }
-        with atomic(Path(path)) as temporary:
-            save_file(tensors, temporary, {"reference": json.dumps(header)})
+        save_tensors(Path(path), tensors, {"reference": header})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
-        """Read what `save` wrote, onto the CPU."""
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("reference", "null"))
-            if header is None:
-                raise ValueError(f"{path}: no calibration reference; write one with Reference.save")
-            moments = {
-                name: list(map(Moments, counts, file.get_tensor(f"mean.{name}"), file.get_tensor(f"variance.{name}")))
-                for name, counts in header.pop("counts").items()
-            }
+        """Read what `save` wrote, onto the CPU.
+
+        Raises:
+            ValueError: the file is missing, damaged, or no reference.
+        """
+        try:
+            tensors, about = load_tensors(Path(path))
+            header = about["reference"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path}: no calibration reference, or damaged; write one with Reference.save") from None
+        moments = {
+            name: list(map(Moments, counts, tensors[f"mean.{name}"], tensors[f"variance.{name}"]))
+            for name, counts in header.pop("counts").items()
+        }
         dims = {name: tuple(dims) for name, dims in header.pop("dims").items()}
         return cls(moments, dims, **header)
 
@@ -112,7 +113,7 @@ def calibration_reference(model: nn.Module, data: Batch | Iterable[Batch], *, la
             examples += len(example_tensors(batch)[0])
             yield batch
 
-    with eval_mode(model):
+    with unchanged(model), eval_mode(model):
         moments = measure(model, dims, counted())
     if not isinstance(layers, str):
         for name in dims:

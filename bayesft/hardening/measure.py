@@ -35,9 +35,9 @@ from bayesft.hardening.probe import check_reach, same
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.robustness import Robustness
 from bayesft.hardening.scores import Score, Scorer, count_of
-from bayesft.hardening.state import Snapshot, own_random, seed_all, unchanged
+from bayesft.hardening.state import own_random, seed_all
 from bayesft.memory_format import is_known, memory_format
-from bayesft.modes import eval_mode
+from bayesft.modes import Snapshot, eval_mode, unchanged
 from bayesft.seeds import derive_seed
 
 FEW = 8  # examples on which it is tried whether faults act, before the whole batch is

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bayesft.drift.copies import owners, perturbed, write
 from bayesft.drift.faults import FaultModel
 from bayesft.hardening.batches import mapped, tensors
-from bayesft.hardening.state import Snapshot
 from bayesft.models.sites import Place, dropping, each_tensor
+from bayesft.modes import Snapshot
 
 CHANGES = (1.0, 10.0, 100.0)  # of a parameter, in its mean size: what only selects may not show in a single small one
 LEAST_SHARE = 0.5  # of a fault's gradient that must not be zero: one without a gradient (a bare rounding) has 0

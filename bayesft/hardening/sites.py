@@ -9,9 +9,9 @@ from torch import nn
 
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import first_pass
-from bayesft.hardening.state import own_random, unchanged
+from bayesft.hardening.state import own_random
 from bayesft.models.sites import Place, Sites, find_places, places_of
-from bayesft.modes import eval_mode
+from bayesft.modes import eval_mode, unchanged
 
 
 def find_sites(model: nn.Module, example: Any, ignore: Iterable[str | type] = ()) -> Sites:

@@ -26,9 +26,9 @@ from bayesft.hardening.checks import (
 )
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
 from bayesft.hardening.sites import Place, Sites, call_with, places_of, sites_of
-from bayesft.hardening.state import own_random, seed_all, unchanged
+from bayesft.hardening.state import own_random, seed_all
 from bayesft.models.sites import dropping, find_places
-from bayesft.modes import eval_mode
+from bayesft.modes import eval_mode, unchanged
 from bayesft.seeds import derive_seed
 
 

@@ -49,3 +49,9 @@ def test_a_network_without_is_refused():
     for model in (nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)):
         with pytest.raises(ValueError, match="no batch normalisation with running statistics"):
             reestimate_batch_norm(model, torch.zeros(4, 2))
+
+
+def test_without_a_batch_there_are_no_statistics():
+    for batches in ([], iter([])):
+        with pytest.raises(ValueError, match="no batch"):
+            reestimate_batch_norm(nn.BatchNorm1d(2), batches)

@@ -1,6 +1,7 @@
 """The reference: moments against float64, batches, its file, what it refuses."""
 
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesft.calibration import Reference, calibration_layers, calibration_reference
+from bayesft.calibration import Reference, calibrate, calibration_layers, calibration_reference
 from bayesft.calibration.moments import Moments
 
 from .conftest import NETWORKS, Attention, TwoInputs, make
@@ -154,8 +155,10 @@ def test_another_file_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="no calibration reference"):
-        Reference.load(tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"abc")
+    for name in ("other", "damaged", "missing"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors: no calibration reference"):
+            Reference.load(tmp_path / f"{name}.safetensors")
 
 
 def test_the_network_comes_back_as_it_was():
@@ -169,6 +172,33 @@ def test_the_network_comes_back_as_it_was():
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.equal(torch.get_rng_state(), state) and torch.equal(x, inputs)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Merging(nn.Linear):
+    """It counts its passes, and merges a part into its weights in eval mode, as adapters do."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+        self.merged, self.passes, self.kinds = False, 0, Counter(merge=0)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if not mode and not self.merged:
+            self.weight.data += 1
+            self.merged = True
+            self.kinds["merge"] += 1
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(x)
+
+
+def test_what_eval_mode_and_passes_change_comes_back_too():
+    model, x = Merging(), torch.randn(20, 6)
+    before = model.weight.detach().clone()
+    calibrate(model, calibration_reference(model, x), x)
+    assert torch.equal(model.weight, before) and (model.merged, model.passes) == (False, 0) and model.training
+    assert model.kinds == {"merge": 0}
 
 
 def test_the_network_is_measured_in_eval_mode():
