@@ -191,6 +191,23 @@ def parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     return (batch,), {}, getattr(batch, label)
 
 
+def outputs_of(
+    model: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], tuple[Any, Any]] | None
+) -> tuple[Any, Any]:
+    """Outputs and targets of a batch, by `forward` or, without one, by the convention of `parted`.
+
+    Raises:
+        ValueError: `forward` gives no pair; as `parted`.
+    """
+    if forward is None:
+        inputs, named, targets = parted(batch)
+        return model(*inputs, **named), targets
+    given = forward(model, batch)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise ValueError(f"forward gives {type(given).__name__}: must give a pair (outputs, targets)")
+    return given
+
+
 def size(value: Any) -> int | None:
     """How many examples there are in targets or outputs: the length of the first tensor or list."""
     if isinstance(value, Tensor):
@@ -209,14 +226,17 @@ def part(value: Any, rows: slice, count: int) -> Any:
     return _rebuilt(value, [part(each, rows, count) for each in _children(value)])
 
 
-def joined(values: list[Any]) -> Any:
-    """Targets or outputs of several batches as those of one; of numbers that a batch has one of, the mean."""
+def joined(values: list[Any], counts: list[int]) -> Any:
+    """Targets or outputs of batches of `counts` examples as those of one; a number of each batch as its mean."""
     first = values[0]
     if isinstance(first, Tensor):
-        return torch.cat(values) if first.dim() else torch.stack(values).double().mean()
+        if first.dim():
+            return torch.cat(values)
+        weights = torch.tensor(counts, dtype=torch.float64, device=first.device)
+        return torch.stack(values).double() @ weights / weights.sum()
     if isinstance(first, list):
         return [each for value in values for each in value]
-    return _rebuilt(first, [joined(list(each)) for each in zip(*map(_children, values), strict=True)])
+    return _rebuilt(first, [joined(list(each), counts) for each in zip(*map(_children, values), strict=True)])
 
 
 def _children(value: Any) -> list[Any]:

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.features import FeatureFault
 from bayesft.drift.scope import Where
-from bayesft.hardening.batches import Batches, mapped, parted
+from bayesft.hardening.batches import Batches, parted
 from bayesft.hardening.checks import (
     check_fault,
     check_memory,
     check_model,
     check_names,
     check_no_nan,
+    check_rereadable,
     checked_device,
     checked_level,
     first_pass,
@@ -224,6 +225,10 @@ def harden(
         ValueError: an argument is not allowed, or a check fails. All before any training.
         Diverged: a loss or its gradient is not finite.
     """
+    measured_on, data = ("validation", validation) if test is None else ("test", test)
+    check_rereadable(measured_on, data)
+    if search is not None or checkpoint is not None:
+        check_rereadable("validation", validation)
     seed = whole_number("seed", seed, None)
     check_fault(fault)
     level = checked_level(fault, level)
@@ -267,7 +272,6 @@ def harden(
         **same_for_all, "calibrate": examples, "draws": 10, "space": space, **search
     }  # fmt: skip
     plan, value = plan.checked(built, searched, whole=checkpoint is not None)
-    measured_on, data = ("validation", validation) if test is None else ("test", test)
     networks, curves, study = {"given": start}, {}, None
     for contract, given in contracts.items():
         curves["given" + contract] = evaluate(start, data, progress=progress, calibrate=given, **same_for_all)
@@ -388,8 +392,7 @@ class _Plan:
             raise ValueError(f"loss: that of the first batch is {float(value.detach())}: must be finite")
         with own_random(derive_seed("harden", self.task.seed, "check")):
             hardening = self.hardening(network, {})
-            with hardening.step(0.5):
-                self.task.value(network, batch).backward()
+            hardening.backward(partial(self.task.value, network, batch), 0.5)
         self._check_labels(network, batch)
         plan = replace(self, sites=hardening.sites)
         allowed = ["rate", "level", "lr", *plan.names] if self.alpha is None else ["alpha", "level", "lr"]
@@ -398,7 +401,7 @@ class _Plan:
             raise ValueError(f"search: the space has {unknown[0]!r}: must be one of {', '.join(allowed)}")
         for each in space_of(searched["space"]) if searched else ():
             if each.name == "level":
-                for level in (each.low, (each.low + each.high) / 2, each.high):
+                for level in (each.low, each.high, (each.low + each.high) / 2):
                     checked_level(self.fault, level)
         if whole and not _rebuilds(network, self.task.start, self.pass_of(batch)):
             raise ValueError("checkpoint: the network keeps state outside of its state_dict, so it can't be saved")
@@ -417,7 +420,7 @@ class _Plan:
 
     def pass_of(self, batch: Any) -> Callable[[nn.Module], Any]:
         """A pass of a batch: from a network to its outputs."""
-        return partial(_outputs, self.task, batch)
+        return lambda network: self.task.run(network, batch)[0]
 
     def about(self, validation: Any, value: float, key: str) -> dict[str, Any]:
         """What a checkpoint is compared by."""
@@ -472,15 +475,6 @@ def _inputs(batch: Any) -> Any:
     """The inputs of a batch, in the form that the network takes."""
     inputs, named, _ = parted(batch)
     return named if named else inputs[0] if len(inputs) == 1 else tuple(inputs)
-
-
-def _outputs(task: Task, batch: Any, network: nn.Module) -> Any:
-    """The outputs for a copy of a batch, in the modes that the network is in."""
-    batch = mapped(lambda tensor: tensor.detach().clone().to(task.device), batch)
-    if task.forward is not None:
-        return task.forward(network, batch)[0]
-    inputs, named, _ = parted(batch)
-    return network(*inputs, **named)
 
 
 def _rebuilds(network: nn.Module, start: nn.Module, run: Callable[[nn.Module], Any]) -> bool:

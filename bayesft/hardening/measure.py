@@ -18,7 +18,7 @@ from bayesft.drift.faults import FaultModel, LogNormalDrift, traits_of
 from bayesft.drift.features import FeatureFault, NotStruck, struck
 from bayesft.drift.montecarlo import GROUP_MIB, SharedStart, batch_size
 from bayesft.drift.scope import Where
-from bayesft.hardening.batches import Batches, joined, mapped, mark, part, parted, tensors
+from bayesft.hardening.batches import Batches, joined, mapped, mark, outputs_of, part, tensors
 from bayesft.hardening.checks import (
     check_fault,
     check_hooks,
@@ -256,13 +256,7 @@ class _Work:
         batch = mapped(self._copied, batch)
         if not self.steady:
             seed_all(seed)
-        if self.forward is None:
-            inputs, named, targets = parted(batch)
-            return self.model(*inputs, **named), targets
-        given = self.forward(self.model, batch)
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise ValueError(f"forward gives {type(given).__name__}: must give a pair (outputs, targets)")
-        return given
+        return outputs_of(self.model, batch, self.forward)
 
     def _copied(self, tensor: Tensor) -> Tensor:
         suits = self.format if tensor.dim() == 4 else torch.preserve_format
@@ -449,7 +443,8 @@ class _Cell:
     def _joined(self, scorer: Scorer) -> list[tuple[Any, Any]]:
         """The outputs and targets that are kept, as one batch; where that can't be, and need not, batch by batch."""
         try:
-            outputs, targets = (joined(list(each)) for each in zip(*self.kept, strict=True))
+            counts = [count_of(*each) for each in self.kept]
+            outputs, targets = (joined(list(each), counts) for each in zip(*self.kept, strict=True))
         except Exception as error:
             if not scorer.adds_up:
                 raise ValueError(

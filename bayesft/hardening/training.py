@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from bayesft.hardening.batches import Batches, in_memory, mapped, parted, tensors
+from bayesft.hardening.batches import Batches, in_memory, mapped, outputs_of, tensors
 from bayesft.hardening.checks import check_no_nan, check_rereadable
 from bayesft.hardening.progress import tqdm
 from bayesft.hardening.state import own_random, seed_all
@@ -43,19 +43,17 @@ class Task:
     device: torch.device
     seed: int
 
+    def run(self, network: nn.Module, batch: Any) -> tuple[Any, Any]:
+        """Outputs and targets of a copy of a batch, in the modes that the network is in."""
+        return outputs_of(network, mapped(lambda tensor: tensor.detach().clone().to(self.device), batch), self.forward)
+
     def value(self, network: nn.Module, batch: Any) -> Tensor:
         """The loss of a copy of a batch.
 
         Raises:
             ValueError: it is no scalar with a gradient.
         """
-        batch = mapped(lambda tensor: tensor.detach().clone().to(self.device), batch)
-        if self.forward is None:
-            inputs, named, targets = parted(batch)
-            outputs = network(*inputs, **named)
-        else:
-            outputs, targets = self.forward(network, batch)
-        value = self.loss(outputs, targets)
+        value = self.loss(*self.run(network, batch))
         if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
             given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"loss gives {given}: must give a scalar tensor with a gradient")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from bayesft import Hardening, LogNormalDrift, evaluate, harden
+from bayesft import Hardening, LogNormalDrift, StuckCells, evaluate, harden
 from bayesft.hardening import harden as api
 from bayesft.hardening import training
 from bayesft.hardening.harden import Hardened
@@ -298,6 +298,9 @@ ERRORS = {
     "closure": ({"model": Closes()}, "'b.weight' of the original"),
     "one layer": ({"model": lambda: nn.Linear(8, 3)}, "no site"),
     "an iterator": ({"train": iter([PARTS[0]])}, "train: an iterator"),
+    "an iterator to measure on": ({"test": iter([PARTS[2]])}, "test: an iterator"),
+    "an iterator to search on": ({"validation": iter([PARTS[1]]), "search": {}}, "validation: an iterator"),
+    "an iterator of both": ({"validation": iter([PARTS[1]]), "test": None}, "validation: an iterator"),
     "no batch": ({"train": []}, "train"),
     "lengths": ({"train": (torch.zeros(4, 8), torch.zeros(5))}, "lengths"),
     "labels out of range": ({"train": (PARTS[0][0], torch.cat([PARTS[0][1][:59], torch.tensor([7])]))}, "labels"),
@@ -324,6 +327,12 @@ ERRORS = {
     "a loss of nan": ({"loss": lambda o, y: o.sum() * float("nan")}, "loss"),
     "a score": ({"score": lambda o, y: o}, "score gives"),
     "fault": ({"fault": "rust"}, "fault"),
+    "forward": ({"forward": lambda m, b: m(b[0])}, "forward gives Tensor: must give a pair"),
+    "a level that the fault has not": ({"fault": StuckCells(), "level": 2.0}, "level = 2.0: .* from 0 to 1"),
+    "levels that the fault has not": (
+        {"fault": StuckCells(), "search": {"space": {"level": (0.1, 2.0)}}},
+        "level = 2.0: .* from 0 to 1",
+    ),
     "search": ({"search": 3}, "search"),
     "search of another name": ({"search": {"space": {"momentum": (0, 1)}}}, "'momentum'"),
     "search with a fault": ({"search": {"fault": LogNormalDrift()}}, "fault"),
