@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 HELP = {
@@ -27,14 +28,20 @@ HELP = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, or 2 where an argument is wrong."""
     given = _parser().parse_args(arguments)
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         return _evaluate(given)
     except (ValueError, ImportError, AttributeError, OSError) as error:
         print(f"bayesft {given.command}: {error}", file=sys.stderr)
         return 2
+    except (LookupError, RuntimeError, TypeError, ArithmeticError) as error:  # of the caller's functions
+        at = extract_tb(error.__traceback__)[-1]
+        where = f"{at.filename}, line {at.lineno}, in {at.name}"
+        print(f"bayesft {given.command}: {type(error).__name__}: {error} ({where})", file=sys.stderr)
+        return 2
     finally:
-        sys.path.remove(str(Path.cwd()))
+        sys.path.remove(here)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +124,7 @@ def _network(path: str, weights: str) -> Any:
     """The network that `module:name` names, with the weights of a file, or its own for "-"."""
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, load_model
 
     network = _made(path)
     if not isinstance(network, torch.nn.Module):
@@ -125,13 +132,14 @@ def _network(path: str, weights: str) -> Any:
     if weights == "-":
         return network
     if not weights.endswith(".safetensors"):
-        raise ValueError(f"{weights}: need weights in a .safetensors file, as safetensors.torch.save_file writes them")
+        raise ValueError(f"{weights}: need weights in a .safetensors file, as safetensors.torch.save_model writes them")
     try:
-        state = load_file(weights)
+        try:
+            network.load_state_dict(load_file(weights))
+        except RuntimeError:
+            load_model(network, weights)  # a file of save_model has a parameter of several modules once
     except SafetensorError as error:
         raise ValueError(f"{weights}: damaged, or no safetensors file: {error}") from error
-    try:
-        network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{weights}: no weights of {path}: {' '.join(str(error).split())}") from error
     return network

@@ -1,12 +1,13 @@
 """The names of the front, what loading them costs, and the command."""
 
+import importlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 import bayesft
 from bayesft.command import main
@@ -60,6 +61,24 @@ def loader():
 
 def first(outputs, targets):
     return outputs[:, 0]
+
+def broken(outputs, targets):
+    return {}["accuracy"]
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 8, bias=False)
+        self.last = nn.Linear(8, 8, bias=False)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+def elsewhere():
+    import os
+    os.chdir("/")
+    return loader()
 
 class Shift:
     def perturb(self, theta, level, generator):
@@ -117,6 +136,7 @@ def test_the_command_knows_the_faults_of_activations(nets, fault, capsys):
         ({3: ["--draws", "0"]}, "draws"),
         ({3: ["--fault", "rust"]}, "lognormal"),
         ({3: ["--levels", "-1"]}, "levels"),
+        ({3: ["--score", "nets_of_a_test:broken"]}, "KeyError: 'accuracy' ("),
     ],
 )
 def test_the_command_says_what_is_wrong(nets, capsys, change, message):
@@ -125,6 +145,23 @@ def test_the_command_says_what_is_wrong(nets, capsys, change, message):
         command[place] = value
     assert main(["evaluate", *command[:3], *command[3], "--quiet"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_weights_that_modules_share_and_data_that_change_the_folder(nets, tmp_path):
+    path = list(sys.path)
+    sys.path.insert(0, str(tmp_path))
+    tied = importlib.import_module("nets_of_a_test").Tied()
+    sys.path.remove(str(tmp_path))
+    save_model(tied, tmp_path / "tied.safetensors")
+    save_file({name: value.clone() for name, value in tied.state_dict().items()}, tmp_path / "twice.safetensors")
+    end = ["--levels", "0", "--draws", "1", "--quiet", "--picture", str(tmp_path / "p.png"), "--save"]
+    found = []
+    for weights, given in (("tied", "loader"), ("twice", "loader"), ("tied", "elsewhere")):
+        file = tmp_path / f"{weights}-{given}.safetensors"
+        command = ["nets_of_a_test:Tied", f"{weights}.safetensors", f"nets_of_a_test:{given}"]
+        assert main(["evaluate", *command, *end, str(file)]) == 0
+        found.append(bayesft.Robustness.load(file).mean[0])
+    assert found == [by_hand(tied, *data(), 0, 0)] * 3 and sys.path == path
 
 
 def test_help(capsys):
