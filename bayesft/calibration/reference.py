@@ -114,7 +114,12 @@ def calibration_reference(model: nn.Module, data: Batch | Iterable[Batch], *, la
             yield batch
 
     with unchanged(model), eval_mode(model):
-        moments = measure(model, dims, counted())
+        try:
+            moments = measure(model, dims, counted())
+        except TypeError as error:
+            raise ValueError(
+                f"data: a batch must be the inputs without labels, but the network fails on it: {error}"
+            ) from error
     if not isinstance(layers, str):
         for name in dims:
             if name not in moments:

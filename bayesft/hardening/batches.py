@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -32,6 +33,9 @@ class Batches:
                 f"data = {type(data).__name__}: must be a tuple of tensors (inputs..., targets), a Dataset or an "
                 "iterable of batches"
             )
+        parts = data if isinstance(data, (tuple, list)) else [data]
+        if not forward and any(isinstance(each, np.ndarray) for each in parts):
+            raise ValueError("data are NumPy arrays: must be tensors, torch.from_numpy(array)")
         if in_memory(data, forward):
             data = Columns(data)
         elif isinstance(data, Dataset) and not isinstance(data, DataLoader):

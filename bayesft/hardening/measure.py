@@ -94,7 +94,8 @@ def evaluate(
 
     Raises:
         ValueError: an argument is not allowed; or a check on the first batch fails: a parameter whose fault does not
-            act, labels that are no classes, a score of a wrong shape. All before the measurement.
+            act, a fault that draws from elsewhere, inputs with NaN, labels that are no classes, a score of a wrong
+            shape. All before the measurement. In a later batch: inputs with NaN, or a batch of another kind.
     """
     work = _Work(model, data, score, forward, fault, levels, draws, seed, where, device, calibrate)
     with torch.inference_mode(False), own_random(derive_seed("evaluate", seed)), unchanged(model), torch.no_grad():
@@ -307,10 +308,13 @@ class _Work:
                 group.append(cell)
                 if len(group) == most:
                     if self.batches.once and (draw, i) != (self.draws - 1, len(self.levels) - 1):
+                        copies = (
+                            f"only {most} of {self.draws * len(self.levels)} faulty copies fit into memory at a time"
+                        )
+                        why = "each copy reads it after it was calibrated" if self.calibrate else copies
                         raise ValueError(
-                            f"data: an iterator can be read once, and only {most} of {self.draws * len(self.levels)} "
-                            "faulty copies fit into memory at a time; give an iterable that can be read again (a list, "
-                            "a DataLoader)"
+                            f"data: an iterator can be read once, and {why}; give an iterable that can be read again "
+                            "(a list, a DataLoader)"
                         )
                     yield group
                     group = []

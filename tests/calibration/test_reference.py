@@ -265,6 +265,12 @@ def test_what_is_no_batch_is_refused():
             calibration_reference(nn.Linear(6, 3), data)
 
 
+def test_labels_are_no_inputs():
+    labelled = DataLoader(TensorDataset(torch.zeros(8, 6), torch.zeros(8)), batch_size=4)
+    with pytest.raises(ValueError, match="the inputs without labels"):
+        calibration_reference(nn.Linear(6, 3), labelled)
+
+
 def test_calls_that_differ_between_batches_are_refused():
     class Loop(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -779,6 +779,19 @@ def test_a_class_is_no_fault_and_meta_no_device(net):
         run(net, data(), device="meta")
 
 
+def test_messages_name_the_cause(net):
+    x, y = data()
+    with pytest.raises(ValueError, match="each copy reads it after it was calibrated"):
+        run(net, iter([(x, y)]), calibrate=x)
+    for given in ((x.numpy(), y.numpy()), x.numpy()):
+        with pytest.raises(ValueError, match="NumPy arrays: must be tensors"):
+            run(net, given)
+    with torch.inference_mode():
+        inside = Net()
+    with pytest.raises(ValueError, match="built in torch.inference_mode"):
+        run(inside, (x, y))
+
+
 def test_an_example_that_does_not_fit_is_named(net):
     with pytest.raises(ValueError, match="example: the network fails on it"):
         find_sites(net, torch.zeros(3, 5))
