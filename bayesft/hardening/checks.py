@@ -23,10 +23,12 @@ def check_model(model: Any) -> None:
         raise ValueError(f"model = {type(model).__name__}: must be a torch.nn.Module")
     if any(isinstance(theta, nn.parameter.UninitializedParameter) for theta in model.parameters()):
         raise ValueError("model has lazy parameters: run it once on an example first")
+
+
+def check_gradients(model: nn.Module) -> None:
+    """The parameters of `model` can have gradients."""
     if any(theta.is_inference() for theta in model.parameters()):
-        raise ValueError(
-            "model was built in torch.inference_mode(), so no gradient can be had: build it outside of that"
-        )
+        raise ValueError("model was built in torch.inference_mode(), so it has no gradients: build it outside of that")
 
 
 def check_memory(parameters: Mapping[str, Tensor]) -> None:

@@ -42,11 +42,11 @@ from bayesft.hardening.resume import fingerprint, opened
 from bayesft.hardening.robustness import ARRAYS, Robustness
 from bayesft.hardening.saved import load, save
 from bayesft.hardening.scores import aligned, check_classes, cross_entropy
-from bayesft.hardening.sites import Place, Sites
 from bayesft.hardening.state import own_random
 from bayesft.hardening.step import Hardening
 from bayesft.hardening.training import Task, first_batch, trained
 from bayesft.hardening.tuning import Study, TunedTrial, Values, space_of, tune
+from bayesft.models.sites import Place, Sites
 from bayesft.modes import eval_mode
 from bayesft.seeds import derive_seed
 from bayesft.settings import Recipe

@@ -21,6 +21,7 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import Batches, joined, mapped, mark, outputs_of, part, tensors
 from bayesft.hardening.checks import (
     check_fault,
+    check_gradients,
     check_hooks,
     check_memory,
     check_model,
@@ -141,6 +142,7 @@ class _Work:
         calibrate: Any,
     ):
         check_model(model)
+        check_gradients(model)
         check_fault(fault)
         check_where(fault, where)
         if isinstance(fault, FeatureFault) or not (calibrate is None or callable(calibrate)):
@@ -198,8 +200,14 @@ class _Work:
             self._check_reach(batch, seed)
 
     def _check_draws(self) -> None:
-        """A fault draws from its generator alone, and leaves the parameter as it is: tried on a few small ones."""
-        module_of = owners(self.model)
+        """A fault draws from its generator alone, and leaves the parameter as it is: tried on a few small ones.
+
+        Whether it is `constant` there, the same at every draw, tells whether it is worth looking for equal copies.
+        """
+        self.constant = False
+        if isinstance(self.fault, FeatureFault):
+            return
+        self.constant, module_of = True, owners(self.model)
         by_size = sorted(self.parameters.items(), key=lambda item: -item[1].numel())
         for name, theta in {theta.dim(): (name, theta) for name, theta in by_size}.values():
             given, found = theta.detach().clone(), []
@@ -207,6 +215,8 @@ class _Work:
                 seed_all(seed)
                 copy_at = perturbed(self.fault, given, 0, name, module_of[name][0])
                 found += [copy_at(self.levels[-1]), copy_at(self.levels[-1])]
+            other = perturbed(self.fault, given, 1, name, module_of[name][0])(self.levels[-1])
+            self.constant &= same(found[0], other)
             if not same(given, theta) or not all(same(found[0], each) for each in found):
                 raise ValueError(
                     f"fault = {self.fault}: two calls with equal generators gave other copies of parameter {name!r}, "
@@ -273,9 +283,10 @@ class _Work:
             yield
 
     def _groups(self, tally: "_Tally") -> Iterator[list["_Cell"]]:
-        """Copies that fit into memory together. Copies without any fault are one copy."""
+        """Copies that fit into memory together. Copies without any fault are one copy, and so are equal ones."""
         size = sum(theta.numel() * theta.element_size() for theta in self.parameters.values())
         most = max(1, MEMORY // max(size, 1))
+        equal_ones = self.constant and not self.random and size * len(self.levels) <= MEMORY
         if self.shared:
             most = self.shared.group
         elif self.calibrate or (self.steady and self.batches.columns):
@@ -284,6 +295,7 @@ class _Work:
             most = min(most, COPIES)  # which share the memory for their outputs
         room = MEMORY / min(most, self.draws * len(self.levels))
         clean: _Cell | None = None
+        first: dict[int, tuple[_Cell, dict[str, Tensor]]] = {}  # copy of each level
         group: list[_Cell] = []
         for draw in range(self.draws):
             if not isinstance(self.fault, FeatureFault):
@@ -295,23 +307,24 @@ class _Work:
                     changes = level > 0 or not self.fault.traits.identity_at_zero
                 else:
                     copies = copies_at(level)
-                faultless = not (self.random or changes) and all(
-                    torch.equal(copy, self.parameters[name].detach()) for name, copy in copies.items()
-                )
-                if faultless and clean:
-                    clean.places.append((i, draw))
-                    if clean not in group:
-                        tally.add(clean, (i, draw))
+                faultless = not (self.random or changes) and _equal(copies, self.parameters)
+                known = clean if faultless else None
+                if i in first and _equal(copies, first[i][1]):
+                    known = first[i][0]
+                if known:
+                    known.places.append((i, draw))
+                    if known not in group:
+                        tally.add(known, (i, draw))
                     continue
                 cell = _Cell([(i, draw)], {} if faultless else copies, room)
                 clean = cell if faultless else clean
+                if equal_ones:
+                    first.setdefault(i, (cell, copies))
                 group.append(cell)
                 if len(group) == most:
                     if self.batches.once and (draw, i) != (self.draws - 1, len(self.levels) - 1):
-                        copies = (
-                            f"only {most} of {self.draws * len(self.levels)} faulty copies fit into memory at a time"
-                        )
-                        why = "each copy reads it after it was calibrated" if self.calibrate else copies
+                        fit = f"only {most} of {self.draws * len(self.levels)} faulty copies fit into memory at a time"
+                        why = "each copy reads it after it was calibrated" if self.calibrate else fit
                         raise ValueError(
                             f"data: an iterator can be read once, and {why}; give an iterable that can be read again "
                             "(a list, a DataLoader)"
@@ -385,6 +398,10 @@ class _Work:
                 stack.enter_context(made if hasattr(made, "__enter__") else nullcontext())
             group[0].copies = {}  # they are in the network, perhaps changed
             yield self.start if self.steady else Snapshot(self.model)
+
+
+def _equal(copies: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(copy, others[name].detach()) for name, copy in copies.items())
 
 
 @dataclass(eq=False)

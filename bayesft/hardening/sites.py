@@ -10,7 +10,7 @@ from torch import nn
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import first_pass
 from bayesft.hardening.state import own_random
-from bayesft.models.sites import Place, Sites, find_places, places_of
+from bayesft.models.sites import Place, Sites, find_places
 from bayesft.modes import eval_mode, unchanged
 
 
@@ -72,6 +72,3 @@ def call_with(example: Any) -> Callable[[nn.Module], Any]:
         return model(*given) if isinstance(given, tuple) else model(given)
 
     return call
-
-
-__all__ = ["Place", "Sites", "call_with", "find_sites", "places_of", "sites_of"]

@@ -15,6 +15,7 @@ from bayesft.drift.scope import Where
 from bayesft.hardening.batches import mapped
 from bayesft.hardening.checks import (
     check_fault,
+    check_gradients,
     check_hooks,
     check_memory,
     check_model,
@@ -25,9 +26,9 @@ from bayesft.hardening.checks import (
     whole_number,
 )
 from bayesft.hardening.probe import check_gradient, check_reach, check_sites
-from bayesft.hardening.sites import Place, Sites, call_with, places_of, sites_of
+from bayesft.hardening.sites import call_with, sites_of
 from bayesft.hardening.state import own_random, seed_all
-from bayesft.models.sites import dropping, find_places
+from bayesft.models.sites import Place, Sites, dropping, find_places, places_of
 from bayesft.modes import eval_mode, unchanged
 from bayesft.seeds import derive_seed
 
@@ -91,6 +92,7 @@ class Hardening:
         seed: int = 0,
     ):
         check_model(model)
+        check_gradients(model)
         check_fault(fault)
         check_where(fault, where)
         check_hooks(fault, model)

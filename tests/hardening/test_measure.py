@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from bayesft.drift import LogNormalDrift, monte_carlo
-from bayesft.drift.faults import StuckCells, Traits
+from bayesft.drift.faults import Quantise, StuckCells, Traits
 from bayesft.hardening import measure
 from bayesft.hardening.measure import evaluate
 from bayesft.hardening.sites import find_sites
@@ -329,6 +329,19 @@ class Coarse:
 
     def perturb(self, theta, level, generator):
         return theta.sign()
+
+
+def test_a_fault_without_randomness_is_measured_once_at_each_level(net):
+    passes = []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    x, y = data()
+    counts = []
+    for draws in (1, 20):
+        passes.clear()
+        found = run(net, (x, y), fault=Quantise(bits=3), levels=(0, 1), draws=draws)
+        counts.append(len(passes))
+    check(net, x, y, found, fault=Quantise(bits=3))
+    assert counts[0] == counts[1]
 
 
 class Noise:

@@ -11,11 +11,14 @@ from bayesft.drift.faults.registry import register
 
 @register("device")
 class DeviceToDevice(CellFault):
-    """One random factor for each output channel, the first dimension of a tensor.
+    """One random factor for each entry of the first dimension: the output channels of linear layers and convolutions.
+
+    For transposed convolutions these are the input channels.
 
     Device: columns of a crossbar whose converters or cells differ in gain.
 
-    Formula: θ′_c = θ_c · e^{σ z_c}, z_c ~ N(0, 1), one number for each output channel c
+    Formula: θ′_c = θ_c · e^{σ z_c}, z_c ~ N(0, 1), one number for each entry c of the first dimension (output channels
+    of linear layers and convolutions)
 
     Source: decided for this project; MemTorch varies R_on and R_off of each device
     """

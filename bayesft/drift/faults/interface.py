@@ -116,7 +116,7 @@ def check_fault_level(fault: object, level: float) -> None:
         fault.check_level(level)
 
 
-def check_trains(fault: object, level: float) -> None:
+def check_trains(fault: "FaultModel | CheckedFault", level: float) -> None:
     """Raise ValueError where one can't train under a fault of up to `level`: not allowed, or no gradient."""
     if not traits_of(fault).differentiable:
         raise ValueError(f"fault = {fault}: it has no gradient to train with")
