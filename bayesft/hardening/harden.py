@@ -32,6 +32,7 @@ from bayesft.hardening.checks import (
     check_rereadable,
     checked_device,
     checked_level,
+    checked_levels,
     first_pass,
     whole_number,
 )  # fmt: skip
@@ -278,7 +279,8 @@ def harden(
         if curves["given" + contract].about["interrupted"]:
             raise KeyboardInterrupt
     if searched is not None and test is not None:
-        evaluate(start, validation, progress=False, **{**same_for_all, "levels": (0,), "draws": 1})
+        lowest = checked_levels(fault, measure.get("levels"))[:1]
+        evaluate(start, validation, progress=False, **{**same_for_all, "levels": lowest, "draws": 1})
     about = plan.about(validation, value, key) if checkpoint is not None else {}
     with opened(checkpoint, "checkpoint", about) if checkpoint is not None else nullcontext() as store:
         values: Values = {}

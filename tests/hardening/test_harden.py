@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from bayesft import Hardening, LogNormalDrift, StuckCells, evaluate, harden
+from bayesft import Hardening, LogNormalDrift, ReramWan2022, StuckCells, evaluate, harden
 from bayesft.hardening import harden as api
 from bayesft.hardening import training
 from bayesft.hardening.harden import Hardened
@@ -355,6 +355,12 @@ def test_what_is_wrong_is_said_before_any_training(case, monkeypatch):
     with pytest.raises((ValueError, TypeError), match=message) as raised:
         harden(**arguments)
     assert raised.type is ValueError or case == "unknown"
+
+
+def test_a_fault_that_allows_few_levels_is_trained_under_and_searched(given):
+    options = {**TINY, "levels": (1, 86400), "draws": 2, "search": {"trials": 1, "space": {"alpha": (0.2, 0.8)}}}
+    found = harden(given, *PARTS, method="ftt", fault=ReramWan2022(), **options)
+    assert found.settings["level"] == 86400 and len(found.study.trials) == 1
 
 
 def test_both_contracts_of_a_network_for_calibrated_copies(given):
