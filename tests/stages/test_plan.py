@@ -165,7 +165,8 @@ def test_the_resolver_of_networks_decides_what_trains(copy):
 
 def test_the_resolver_of_budgets_decides_what_has_them(copy):
     edit = "return Budget.model_validate(merged, strict=True)"
-    more = "(b := " + edit.removeprefix("return ") + ').model_copy(update={"evaluate": Grid(sigma_step=0.3, draws=7)})'
+    grid = 'b.evaluate.model_copy(update={"draws": 20})'
+    more = "(b := " + edit.removeprefix("return ") + ').model_copy(update={"evaluate": ' + grid + "})"
     assert kinds(copy.changed("stages/parameters.py", edit, f"return {more}")) == {"evaluate", "study", "render"}
 
 
