@@ -165,13 +165,25 @@ def contradictions(p: "Parameters") -> list[str]:
     wrong += _wrong_calibration(p)
     if not wrong:
         wrong += _wrong_levels(p, fault)
+    wrong += _wrong_grids(p) + _wrong_studies(p)
+    return wrong or _wrong_study_tasks(p)
+
+
+def _wrong_grids(p: "Parameters") -> list[str]:
+    """Which grids of σ have too many points: those of tasks, of ablations, and of the study."""
+    wrong = []
     grids = {task: p.sigma_max for task in (*p.tasks, *(f"ablation-{data}" for data in p.ablation.data))}
     grids |= {task: max(p.sigma_max, p.studies.sigma_max) for task in p.studies.tasks if p.study != "none"}
     for task, end in grids.items():
         step = p.budget(task).evaluate.sigma_step
         if end / step > MOST_POINTS:
             wrong.append(f"scales.{p.scale}: sigma_step = {step} of {task}: more than {MOST_POINTS} points up to {end}")
-    studies = p.studies
+    return wrong
+
+
+def _wrong_studies(p: "Parameters") -> list[str]:
+    """What is wrong with the names and searches of `studies`, whether it runs or not."""
+    wrong, studies = [], p.studies
     if studies.reference not in studies.strategies:
         known = ", ".join(studies.strategies)
         wrong.append(f"studies.reference = {studies.reference!r}: must be one of studies.strategies ({known})")
@@ -185,7 +197,7 @@ def contradictions(p: "Parameters") -> list[str]:
     for name in set(studies.strategies) & set(studies.options):
         wrong.append(f"studies.options.{name}: the name is taken by a strategy")
     titles = [of.title for of in (*studies.strategies.values(), *studies.options.values())]
-    wrong += [f"studies: the title {title!r} stands twice" for title in set(titles) if titles.count(title) > 1]
+    wrong += [f"studies: the title {title!r} stands twice" for title in sorted(set(titles)) if titles.count(title) > 1]
     for group in ("strategies", "options"):
         for name, of in getattr(studies, group).items():
             key = f"studies.{group}.{name}"
@@ -199,18 +211,23 @@ def contradictions(p: "Parameters") -> list[str]:
                     wrong.append(f"{key}.method = {of.method!r}: it has no hyperparameters to search")
             except ValueError as error:
                 wrong.append(f"{key}: {error}")
-    if p.study != "none" and not wrong:
-        for task in studies.tasks:
-            if TASKS[task].metric != "accuracy":
-                wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} has no accuracy to study")
-                continue
-            if task not in p.tasks:
-                wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
-            if studies.sigma_max < range_of(task):
-                wrong.append(f"studies.sigma_max = {studies.sigma_max:g}: must be >= {range_of(task):g} for {task}")
-            for name in (*studies.strategies, *studies.options):
-                key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
-                wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])
+    return wrong
+
+
+def _wrong_study_tasks(p: "Parameters") -> list[str]:
+    """What is wrong with the tasks of a study that runs."""
+    wrong, studies = [], p.studies
+    for task in studies.tasks if p.study != "none" else ():
+        if TASKS[task].metric != "accuracy":
+            wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} has no accuracy to study")
+            continue
+        if task not in p.tasks:
+            wrong.append(f"studies.tasks = {list(studies.tasks)}: {task} must be in tasks too, or set study: none")
+        if studies.sigma_max < range_of(task):
+            wrong.append(f"studies.sigma_max = {studies.sigma_max:g}: must be >= {range_of(task):g} for {task}")
+        for name in (*studies.strategies, *studies.options):
+            key = f"studies.{'strategies' if name in studies.strategies else 'options'}.{name}"
+            wrong += _wrong_search(key, lambda task=task, name=name: p.study_search(task, name)[1])
     return wrong
 
 
