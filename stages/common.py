@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -164,18 +165,21 @@ def _parallel(jobs: list) -> Iterable[tuple[str, str, float]]:
 
 
 def _forked(jobs: list, count: int) -> Iterator[tuple[str, str, float]]:
-    """The same in forked processes: they have torch already, where a fresh process takes seconds to import it."""
+    """The same in forked processes: they have torch already, where a fresh process takes seconds to import it.
+
+    A job is handed over when a worker is free, so that none begins after one that failed.
+    """
     with ProcessPoolExecutor(count, get_context("fork"), _end_with, (os.getpid(),)) as pool:
-        running = [pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs]
-        try:
-            for done in as_completed(running):
-                if error := done.exception():
-                    tqdm.write(
-                        f"{': '.join(getattr(error, '__notes__', ('a worker',)))}: failed; no other item is begun"
-                    )
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        waiting = (pool.submit(_until_ctrl_c, function, *arguments) for function, arguments, _ in jobs)
+        running = set(islice(waiting, count))
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for error in filter(None, (future.exception() for future in done)):
+                labels = ": ".join(getattr(error, "__notes__", ("a worker",)))
+                tqdm.write(f"{labels}: failed; no other item is begun")
+                raise error
+            running |= set(islice(waiting, len(done)))
+            yield from (future.result() for future in done)
 
 
 def _end_with(stage: int) -> None:

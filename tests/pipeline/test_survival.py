@@ -11,6 +11,7 @@ import pytest
 from tests.pipeline.clone import Clone, stages_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]  # a busy machine takes its time
+ROWS = ("erm", "awp", "bayesft")
 SMALL = {
     "tasks": ["mlp-mnist", "vgg11-cifar10"],
     "ablation.data": [],
@@ -23,7 +24,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("survival"), ("erm", "awp", "bayesft"), SMALL)
+    clone = Clone(tmp_path_factory.mktemp("survival"), ROWS, SMALL)
     clone.run("dvc", "repro")
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "results")
@@ -106,13 +107,17 @@ def test_queued_experiments_run_side_by_side(clone, unchanged):
     assert clone.models() == before and clone.run("git", "status", "--porcelain") == ""
 
 
+def trained(clone: Clone) -> dict[str, int]:
+    """When each network of the store was written, those of other parameters among them."""
+    networks = [item for row in ROWS for item in clone.folder.glob(f"data/store/*/*/{row}.safetensors")]
+    return {str(item): item.stat().st_mtime_ns for item in networks}
+
+
 def test_without_a_lock_file_no_network_is_trained_again(clone, unchanged):
     clone.run("dvc", "repro")
     clone.run("dvc", "repro", "--force", "--single-item", "plan")  # it fills the store with the networks that are there
-    before = clone.models()
+    before, items = clone.models(), trained(clone)
     (clone.folder / "dvc.lock").write_text("schema: '2.0'\n")
     shutil.rmtree(clone.folder / ".dvc/cache/runs")
-    items = {item: item.stat().st_mtime_ns for item in clone.folder.glob("data/store/*/*/*.safetensors")}
     assert "train@bayesft" in stages_run(clone.run("dvc", "repro"))
-    assert clone.models() == before
-    assert {item: item.stat().st_mtime_ns for item in clone.folder.glob("data/store/*/*/*.safetensors")} == items
+    assert clone.models() == before and trained(clone) == items
