@@ -12,7 +12,7 @@ from bayesft.drift import FaultModel, FeatureFault, any_fault
 from bayesft.drift.faults import check_fault_level, traits_of
 from bayesft.fault_tolerance import ROWS as FTT_ROWS
 from bayesft.methods import load as load_method
-from bayesft.models.networks import NETWORKS
+from bayesft.models.networks import BACKBONES, NETWORKS
 from bayesft.tasks import ABLATIONS, DETECTION, IMAGES, TASKS, range_of
 from stages.schema import (
     CHANGES,
@@ -36,7 +36,7 @@ DETECTOR = ("backbone", "size")  # what the detector takes, whose module is slow
 NETWORK_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what building a network alone would not find
     "width": (lambda value: type(value) in (int, float) and value > 0, "a number greater than 0"),
     "size": (lambda value: type(value) is int and value >= 32, "a whole number of at least 32"),
-    "backbone": (lambda value: value in ("slim", "resnet18", "resnet50"), "slim, resnet18 or resnet50"),
+    "backbone": (lambda value: value in BACKBONES, f"one of {', '.join(BACKBONES)}"),
 }
 NO_CONVOLUTION = ("mlp-mnist",)
 FTT_METHODS = {row.method for row in FTT_ROWS.values()}

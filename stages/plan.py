@@ -127,7 +127,7 @@ class Planner:
         ]
         plan["study"] = self.studied()
         plan |= self.fault_tolerance()
-        plan["render"] = [self.rendered()]
+        plan["render"] = [self.rendered(plan)]
         return plan
 
     def code(self, *starts: str) -> str:
@@ -429,7 +429,7 @@ class Planner:
         return {**{key: item[key] for key in kept}, "faults": faults, "devices": budget.evaluate.devices,
                 "examples": budget.evaluate.examples, "code": self.code("stages/ftt_evaluate.py")}  # fmt: skip
 
-    def rendered(self) -> dict:
+    def rendered(self, plan: Plan) -> dict:
         """What the report shows."""
         p = self.p
         rows = {}
@@ -457,16 +457,15 @@ class Planner:
                     for task in p.studies.tasks
                 },
             },
-            "ftt": self.rendered_ftt(),
+            "ftt": self.rendered_ftt(plan),
             "parameters": p.model_dump(mode="json", exclude={"scales", "parallel", "sigma_max"}),
             "budgets": {task: p.budget(task).model_dump(mode="json") for task in p.tasks},
             "code": self.code("stages/render.py", *(f"bayesft/methods/{p.row(name).method}.py" for name in p.methods)),
         }  # fmt: skip
 
-    def rendered_ftt(self) -> dict:
+    def rendered_ftt(self, plan: Plan) -> dict:
         """What the chapter on fault-tolerant training shows."""
         p, budget = self.p, self.p.ftt_budget()
-        plan = self.fault_tolerance()
         return {
             "faults": {fault: {"level": self.ftt_problem(fault)["level"], "at_20_channels": given.level}
                        for fault, given in p.ftt.faults.items()},

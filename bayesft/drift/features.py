@@ -159,9 +159,11 @@ class NotStruck(ValueError):
 
 @contextmanager
 def struck(
-    model: nn.Module, fault: FeatureFault, level: float, key: tuple[Any, ...], draw: int, batch: int = 0
+    model: nn.Module, fault: FaultModel | FeatureFault, level: float, key: tuple[Any, ...], draw: int, batch: int = 0
 ) -> Iterator[nn.Module]:
     """`model` with a feature fault in each of its `places`, until the end of the `with` block.
+
+    A fault of weights is in the weights already, so nothing is done for it.
 
     Each draw is keyed by (key, draw, module name, number of the batch, number of the call in it). A batch is a call of
     `model`, counted from the start of the block, so equal blocks over the same batches meet the same faults. Other
@@ -169,7 +171,7 @@ def struck(
 
     Args:
         model: the network. No hook is left in it afterwards, also after an error.
-        fault: what happens to an activation.
+        fault: what happens to an activation, or to a parameter.
         level: the fault level.
         key: names the draws.
         draw: the number of the draw.
@@ -179,6 +181,9 @@ def struck(
         ValueError: the level is not allowed, or `model` has no `Conv2d`.
         NotStruck: on leaving without an error, where none of the places was called. A ValueError, too.
     """
+    if not isinstance(fault, FeatureFault):
+        yield model
+        return
     fault.check_level(level)
     check_places(model)
     batch -= 1

@@ -1,7 +1,6 @@
 """Accuracy of a network device by device, as it is and calibrated on each."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -77,17 +76,10 @@ def on_devices(
                     each.append(accuracy(device, test, batch=STRUCK_IMAGES))
             else:
                 device = _estimated(network, fault, level, key, draw, parameters, examples)
-                with _struck(device, fault, level, key, draw):
+                with struck(device, fault, level, key, draw):
                     each.append(accuracy(device, test, batch=STRUCK_IMAGES))
         rows.append(np.array(each))
     return np.stack(rows)
-
-
-def _struck(
-    device: nn.Module, fault: FaultModel | FeatureFault, level: float, key: tuple[Any, ...], draw: int
-) -> AbstractContextManager[Any]:
-    """A device at work, where its fault is one of activations; one of weights is in the weights already."""
-    return struck(device, fault, level, key, draw) if isinstance(fault, FeatureFault) else nullcontext()
 
 
 @torch.no_grad()
@@ -109,7 +101,7 @@ def _estimated(
     if not isinstance(fault, FeatureFault):
         for name, value in drifted_parameters(network, fault, level, key, draw, parameters).items():
             device.get_parameter(name).copy_(value)
-    with _struck(device, fault, level, (*key, "calibration"), draw):
+    with struck(device, fault, level, (*key, "calibration"), draw):
         estimated = reestimate_batch_norm(device, examples)
     device.load_state_dict(estimated.state_dict())  # the copy that was estimated has the hooks of the fault
     return device

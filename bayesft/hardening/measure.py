@@ -380,8 +380,6 @@ class _Work:
 
     def _struck(self, cell: "_Cell", number: int, *key: str) -> AbstractContextManager[Any]:
         """The copy's fault of activations, for a pass of batch `number`."""
-        if not isinstance(self.fault, FeatureFault):
-            return nullcontext()
         level, draw = cell.places[0]
         return struck(self.model, self.fault, self.levels[level], ("evaluate", self.seed, *key), draw, number)
 

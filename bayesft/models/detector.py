@@ -4,7 +4,6 @@ This module imports torchvision, so nothing imports it but what detects.
 """
 
 from collections import OrderedDict
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +15,17 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from bayesft.models.dropout import Site
-from bayesft.models.networks import NETWORKS
+from bayesft.models.networks import BACKBONES, NETWORKS
 from bayesft.modes import eval_mode
 
-BACKBONES = ("slim", "resnet18", "resnet50")
 CLASSES = 2  # background and pedestrian
 
 
-def detector(
-    backbone: Literal["slim", "resnet18", "resnet50"] = "slim", size: int = 128, seed: int | None = None
-) -> MaskRCNN:
+def detector(backbone: str = "slim", size: int = 128, seed: int | None = None) -> MaskRCNN:
     """A Mask R-CNN for pedestrians, from fresh weights, which scales an image to `size` pixels on its longer side.
 
     Args:
-        backbone: "slim" is a small network for a CPU; the others are torchvision's.
+        backbone: one of `BACKBONES`. "slim" is a small network for a CPU; the others are torchvision's.
         size: Pixels of an image's longer side.
         seed: What the initialisation is drawn from, without touching the global generator; None for that generator.
 

@@ -27,6 +27,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+BACKBONES = ("slim", "resnet18", "resnet50")  # of the detector, whose module is slow to import
+
+
 def build(specification: dict[str, Any], seed: int | None = None) -> nn.Module:
     """The network that `specification` names: its "network", and that function's arguments.
 

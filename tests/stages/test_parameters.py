@@ -152,7 +152,7 @@ def test_searches_differ_in_what_the_methods_say():
         ("scales/quick/resnet18-cifar10/network/width", -1, "must be a number greater than 0"),
         ("scales/quick/resnet18-cifar10/network/width", "wide", "must be a number greater than 0"),
         ("scales/quick/pennfudan/network/size", "x", "must be a whole number of at least 32"),
-        ("scales/quick/pennfudan/network/backbone", "slimm", "must be slim, resnet18 or resnet50"),
+        ("scales/quick/pennfudan/network/backbone", "slimm", "must be one of slim, resnet18, resnet50"),
         ("parallel/backend", "threads", "'fork', 'loky' or 'ray'"),
         ("study", "big", "'none', 'small' or 'full'"),
         ("methods/awp/gama", 0.01, "did you mean gamma?"),
