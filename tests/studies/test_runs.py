@@ -23,7 +23,7 @@ def folder(tmp_path):
 def test_parameters_of_a_run_are_allowed(name, folder):
     prepare(name, folder)
     parameters = load(folder / "params.yaml")
-    assert parameters.scale == "medium" and parameters.data.source == "official"
+    assert parameters.scale in ("medium", "paper") and parameters.data.source == "official"
     assert list(parameters.methods) == RUNS[name]["rows"]
     assert len(parameters.seeds_of("mlp-mnist")) >= 3 or name == "ftt"
     assert (folder / "params.yaml").read_text().count("#") > 20  # comments stay
@@ -31,10 +31,11 @@ def test_parameters_of_a_run_are_allowed(name, folder):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_committed_report_is_of_its_run(name, folder):
-    report = ROOT / f"reports/medium-official-{name}/provenance.json"
+    prepare(name, folder)
+    asked = read_all(folder / "params.yaml")
+    report = ROOT / "reports" / f"{asked['scale']}-official{asked['report']}" / "provenance.json"
     if not report.exists():
         pytest.skip("not run yet")
-    prepare(name, folder)
-    asked, made = read_all(folder / "params.yaml"), read_json(report)["parameters"]
+    made = read_json(report)["parameters"]
     for key in ("tasks", "seeds", "methods", "ablation", "recipe", "drift", "search"):
         assert asked[key] == made[key], key
