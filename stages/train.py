@@ -43,7 +43,7 @@ def trained(stage: Stage, item: Item) -> tuple[Path, str]:
 
     decides = {key: item[key] for key in DECIDES + ("row", "method", "values", "needs", "searched")}
     decides |= {key: item[key] for key in ("level",) if key in item}
-    return stage.made(decides, build), "trained" if found is None else _told(found)
+    return stage.made(decides, build), "trained" if found is None else told(found)
 
 
 # What decides the networks of an item, and not only in which order or under which name it is made.
@@ -68,7 +68,8 @@ def searched(stage: Stage, item: Item) -> SearchResult:
     return SearchResult(trials, log["values"], trials[log["best"]], Trained.load(place / "best.safetensors"))
 
 
-def _told(found: SearchResult) -> str:
+def told(found: SearchResult) -> str:
+    """What a search found, in a line."""
     chosen: dict[str, Any] = found.values
     values = ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
     best = found.best
