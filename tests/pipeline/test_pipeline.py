@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -52,6 +53,14 @@ def test_a_second_repro_runs_nothing(clone):
     assert clone.run("git", "status", "--porcelain") == ""
     assert json.loads(clone.run("dvc", "status", "--json")) == {}
     assert "reports/smoke-embedded/metrics.json" in clone.run("dvc", "metrics", "show", "--json")
+
+
+def test_hyperparameters_are_chosen_by_the_searches_of_the_tuned_rows(clone, unchanged):
+    output = clone.run(sys.executable, "-m", "studies.choice")
+    trials = pd.read_csv(clone.folder / "studies/choice.csv")
+    report = pd.read_csv(clone.folder / "reports/smoke-embedded/searches.csv").query("search == 'awp-tuned'")
+    assert list(trials.gamma) == list(report.value_1) and list(trials.objective) == list(report.objective)
+    assert trials.chosen.sum() == 1 and f"{trials[trials.chosen].gamma.item():.2g}" in output
 
 
 def test_a_new_sigma_max_runs_evaluation_and_render_alone(clone, unchanged):
