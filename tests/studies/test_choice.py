@@ -6,7 +6,6 @@ import pytest
 from stages.parameters import read
 from studies.choice import TRIALS, chosen
 
-
 made = pytest.mark.skipif(not TRIALS.exists(), reason="not run yet")
 
 
