@@ -1,6 +1,6 @@
 """Numbers in Markdown files come from the reports: `make readme` writes what stands between their markers.
 
-    <!-- claims: reports/medium-official-mnist reports/quick-embedded -->
+    <!-- claims: medium-official-mnist quick-embedded -->
     …
     <!-- end -->
 
@@ -41,12 +41,13 @@ def filled(text: str, root: Path) -> str:
     blocks = {"claims": claims_block, "gains": gains_block, "faults": faults_block}
 
     def fill(found: re.Match[str]) -> str:
-        return f"{found[1]}{blocks[found[2]]([root / name for name in found[3].split()], root)}\n{found[5]}"
+        reports = [root / "reports" / name for name in found[3].split()]
+        return f"{found[1]}{blocks[found[2]](reports)}\n{found[5]}"
 
     return BLOCK.sub(fill, text)
 
 
-def claims_block(reports: Sequence[Path], root: Path) -> str:
+def claims_block(reports: Sequence[Path]) -> str:
     """The verdicts: how many of each, and a short line a claim."""
     tables = {}
     for report in reports:
@@ -68,8 +69,8 @@ def claims_block(reports: Sequence[Path], root: Path) -> str:
                      f"{shown_p(line.p_holm)} | {on} |")  # fmt: skip
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS)
     head = ["| | claim of the paper | verdict | difference | p | on |", "|---|---|---|---|---|---|"]
-    links = ", ".join(f"[{report.name}]({report.relative_to(root)}/README.md)" for report in reports)
-    said = f"Of {len(verdicts)} claims: {counts}. The first of these reports that ran a claim judges it: {links}."
+    names = ", ".join(report.name for report in reports)
+    said = f"Of {len(verdicts)} claims: {counts}. The first of [these reports](reports/README.md) that ran a claim judges it: {names}."
     return "\n".join([said, "", *head, *lines])
 
 
@@ -81,7 +82,7 @@ def _difference(line: pd.Series) -> str:
     return with_half(line.difference, (line.high - line.low) / 2, "+")
 
 
-def gains_block(reports: Sequence[Path], root: Path) -> str:
+def gains_block(reports: Sequence[Path]) -> str:
     """Each task of the reports: area with clean accuracy, gain over the baseline, and area of calibrated copies."""
     columns: dict[str, dict[str, list[str]]] = {}
     for report in reports:
@@ -118,7 +119,7 @@ def _calibrated_areas(report: Path) -> dict[tuple[str, str], str]:
     return found
 
 
-def faults_block(reports: Sequence[Path], root: Path) -> str:
+def faults_block(reports: Sequence[Path]) -> str:
     """The rows of the chapter on fault-tolerant training that were measured under every fault."""
     (report,) = reports
     chapter = Chapter.of(json.loads((report / "figures/ftt.json").read_text(encoding="utf-8"))["networks"])

@@ -168,7 +168,7 @@ def check_chapter(report: Path) -> int:
 
 
 def test_a_block_is_filled_with_the_verdicts_of_the_first_report_that_ran(report, tmp_path):
-    text = "before\n<!-- claims: reports/mine -->\nold\n<!-- end -->\nafter\n"
+    text = "before\n<!-- claims: mine -->\nold\n<!-- end -->\nafter\n"
     found = filled(text, tmp_path)
     assert filled(found, tmp_path) == found and found.startswith("before\n") and found.endswith("<!-- end -->\nafter\n")
     claims = pd.read_csv(report / "claims.csv", dtype={"claim": str})
@@ -176,7 +176,7 @@ def test_a_block_is_filled_with_the_verdicts_of_the_first_report_that_ran(report
     assert "\nold\n" not in found and f"| {line.claim_verdict} | {line.difference:+.3f} ± " in found.replace("**", "")
     assert "| 12 | Detection: BayesFT's mAP is above ERM's | not run | – | – | – |" in found
     with pytest.raises(ValueError, match="claims.csv is missing"):
-        filled(text.replace("mine", "none"), tmp_path)
+        filled(text.replace("claims: mine", "claims: none"), tmp_path)
 
 
 def made_anew() -> bool:
@@ -196,7 +196,7 @@ def test_pages_say_what_the_reports_say(name):
 
 @pytest.mark.parametrize("folder", [f for f in REPORTS if (f / "figures/figure3.png").exists()], ids=lambda f: f.name)
 def test_a_block_of_gains_has_the_area_of_calibrated_copies(folder):
-    table = [line.split("|")[1:-1] for line in gains_block([folder], ROOT).splitlines() if line.startswith("|")]
+    table = [line.split("|")[1:-1] for line in gains_block([folder]).splitlines() if line.startswith("|")]
     column = next(i for i, name in enumerate(table[0]) if name.endswith("+cal "))
     task = next(name for name, of in TASKS.items() if of.title in table[0][column])
     raw = pd.read_csv(folder / "calibration.csv")
