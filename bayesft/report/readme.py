@@ -70,7 +70,8 @@ def claims_block(reports: Sequence[Path]) -> str:
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS)
     head = ["| | claim of the paper | verdict | difference | p | on |", "|---|---|---|---|---|---|"]
     names = ", ".join(report.name for report in reports)
-    said = f"Of {len(verdicts)} claims: {counts}. The first of [these reports](reports/README.md) that ran a claim judges it: {names}."
+    judges = "The first of [these reports](reports/README.md) that ran a claim judges it"
+    said = f"Of {len(verdicts)} claims: {counts}. {judges}: {names}."
     return "\n".join([said, "", *head, *lines])
 
 
