@@ -78,7 +78,8 @@ def main() -> None:
         more_section(["report.html"] * bool(tasks) + beside + ["figures/ftt.json"] * bool(chapter)),
     ]
     write_text(folder / "README.md", page(title, sections, numbers))
-    write_text(folder / "report.html", offline_page(title, tasks, judged, data_list(tasks, note).splitlines()))
+    notes = [line.removeprefix("- ") for line in data_list(tasks, note).splitlines()]
+    write_text(folder / "report.html", offline_page(title, tasks, judged, notes))
     more = details(title, note, tasks, ablations, studies) + calibration.tables(calibrated)
     if chapter:
         more += "\n" + ftt.tables(chapter, folder / "figures")

@@ -264,6 +264,14 @@ def summary(judged: Mapping[str, Sequence[Finding]]) -> str:
     return f"Of {len(verdicts)} claims: {', '.join(counts)}."
 
 
+def divided(judged: Mapping[str, Sequence[Finding]]) -> tuple[dict[str, Finding], str]:
+    """The verdicts of the claims that were run, by number, and the numbers of the others as a sentence, or ""."""
+    found = {number: verdict(findings) for number, findings in judged.items()}
+    ran = {number: each for number, each in found.items() if each.verdict != NOT_RUN}
+    missing = ", ".join(number for number in found if number not in ran)
+    return ran, f"Not run here: {missing}." if missing else ""
+
+
 def claims_table(judged: Mapping[str, Sequence[Finding]]) -> pd.DataFrame:
     """Every comparison of every claim, one line each: what `claims.csv` has."""
     lines = []

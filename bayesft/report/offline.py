@@ -10,7 +10,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from bayesft.report.claims import Finding, measured_on, remarks, shown_difference, shown_p, summary, verdict
+from bayesft.report.claims import Finding, divided, measured_on, remarks, shown_difference, shown_p, summary
 from bayesft.report.results import TaskResults
 from bayesft.report.rows import BASELINE
 from bayesft.tasks import TASKS
@@ -34,11 +34,12 @@ def offline_page(
 
     frame = files("bayesft.report").joinpath("templates/report.html").read_text(encoding="utf-8")
     template = Environment(autoescape=select_autoescape(default=True), trim_blocks=True).from_string(frame)
+    ran, missing = divided(judged)
     claims = [
-        {"number": number, "said": (found := verdict(findings)).claim.said, "verdict": found.verdict,
+        {"number": number, "said": found.claim.said, "verdict": found.verdict,
          "difference": shown_difference(found), "p": shown_p(found.corrected),
          "on": "; ".join(filter(None, (measured_on(found), remarks(found))))}
-        for number, findings in judged.items()
+        for number, found in ran.items()
     ]  # fmt: skip
     panels = [
         {"id": TASKS[task].panel, "title": f"({TASKS[task].panel}) {result.heading(task)}: {result.intervals()}",
@@ -48,8 +49,8 @@ def offline_page(
     step = min((float(np.diff(result.sigmas).min()) for result in tasks.values() if len(result.sigmas) > 1), default=1)
     last = max((float(result.sigmas[-1]) for result in tasks.values()), default=1)
     return template.render(
-        title=title, summary=summary(judged), claims=claims, panels=panels, notes=notes, script=_script(),
-        step=round(step, 6), last=last,
+        title=title, summary=summary(judged), claims=claims, missing=missing, panels=panels, notes=notes,
+        script=_script(), step=round(step, 6), last=last,
     )  # fmt: skip
 
 
@@ -70,9 +71,10 @@ def chart(task: str, result: TaskResults, gain: bool) -> str:
     metric = TASKS[task].metric
     name = f"gain in {metric}" if gain else metric
     x = alt.X("sigma:Q").title("drift level σ")
-    y = alt.Y("mean:Q").title(name)
+    scale = alt.Scale() if gain else alt.Scale(domain=[0, 1])
+    y = alt.Y("mean:Q").title(name).scale(scale)
     base = alt.Chart(table).encode(x=x, color=colour)
-    shade = base.mark_area().encode(
+    shade = base.mark_area(clip=True).encode(
         y=alt.Y("low:Q").title(name), y2="high:Q",
         opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0)),
     )  # fmt: skip

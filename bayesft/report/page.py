@@ -13,12 +13,12 @@ from bayesft.report.claims import (
     MARGIN,
     NOT_RUN,
     Finding,
+    divided,
     measured_on,
     remarks,
     shown_difference,
     shown_p,
     summary,
-    verdict,
 )
 from bayesft.report.details import capital, data_list, least, mark, markdown, marked, measured_as, weak
 from bayesft.report.figures import best_apart
@@ -63,11 +63,11 @@ def claims_section(judged: Mapping[str, Sequence[Finding]], chapter: bool = Fals
         judged: The findings of the claims, by number.
         chapter: Whether the page has the chapter on FTT-NAS, with claims of its own.
     """
-    if all(verdict(findings).verdict == NOT_RUN for findings in judged.values()):
+    ran, missing = divided(judged)
+    if not ran:
         return f"**This run tests no claim of the BayesFT paper.{' The claims of FTT-NAS stand below.' * chapter}**"
     lines = {}
-    for number, findings in judged.items():
-        found = verdict(findings)
+    for number, found in ran.items():
         lines[number] = {
             "the paper's claim": found.claim.said,
             "verdict": f"**{found.verdict}**" if found.verdict in ("supported", "contradicted") else found.verdict,
@@ -80,6 +80,7 @@ def claims_section(judged: Mapping[str, Sequence[Finding]], chapter: bool = Fals
     return "\n\n".join([
         f"**{summary(judged)}**" + f" {more}" * short,
         markdown(pd.DataFrame(lines).T),
+        *([f"{missing} [claims.csv](claims.csv) says what each lacks."] if missing else []),
         "Accuracy under drift is the area under the curve over a fixed range of σ. Differences are paired by training "
         f"seed, ± 95 % intervals (Student's t), p corrected by Holm over all comparisons; equal: within ± {MARGIN:g}. "
         "A claim of several comparisons shows the one that decides. All of them: [claims.csv](claims.csv).",
