@@ -47,7 +47,8 @@ def trials(stage: Stage, item: Item) -> list[dict]:
     for trial in found.trials:
         line = {"data": TASKS[item["task"]].data, "method": item["method"], "seed": item["seed"], "trial": trial.number}
         line |= {"objective": trial.objective, "standard_error": trial.standard_error, "recheck": trial.recheck}
-        lines.append({**line, "chosen": trial == found.best, **dict(zip(found.values, trial.values, strict=True))})
+        values = dict(zip(found.values, trial.values, strict=True))
+        lines.append({**line, "chosen": values == found.values, **values})
     return lines
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bayesft.files import read_json
+from bayesft.tasks import TASKS
 from stages.parameters import load, read_all
 from studies.runs import RUNS, prepare
 
@@ -37,5 +38,15 @@ def test_a_committed_report_is_of_its_run(name, folder):
     if not report.exists():
         pytest.skip("not run yet")
     made = read_json(report)["parameters"]
-    for key in ("tasks", "seeds", "methods", "ablation", "recipe", "drift", "search"):
+    for key in ("tasks", "seeds", "ablation", "recipe", "drift", "search"):
         assert asked[key] == made[key], key
+    for data in {TASKS[task].data for task in asked["tasks"]} or {"cifar10"}:
+        assert of_data(asked["methods"], data) == of_data(made["methods"], data)
+
+
+def of_data(methods, data):
+    """The settings of methods on a data set: those that are given by data set have an entry for it."""
+    return {
+        row: {key: value.get(data, value) if isinstance(value, dict) else value for key, value in settings.items()}
+        for row, settings in methods.items()
+    }
