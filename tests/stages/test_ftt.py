@@ -54,8 +54,9 @@ def test_the_chapter_is_planned_at_every_scale(tmp_path, scale):
 def test_no_faults_switch_the_chapter_off(tmp_path):
     p = load(write(tmp_path, **{"ftt/faults": {}}))
     planner = plan.Planner(p)
-    assert planner.fault_tolerance() == {"ftt-search": [], "ftt-train": [], "ftt-evaluate": []}
-    assert planner.rendered_ftt()["networks"] == []
+    chapter = planner.fault_tolerance()
+    assert chapter == {"ftt-search": [], "ftt-train": [], "ftt-evaluate": []}
+    assert planner.rendered_ftt(chapter)["networks"] == []
 
 
 def test_the_range_of_drift_touches_none_of_it(tmp_path):

@@ -75,7 +75,7 @@ def test_threads_decide_everything(copy):
 
 
 def test_a_hyperparameter_of_a_method_decides_its_training(copy):
-    changed = copy.changed("params.yaml", "awp: {gamma: 0.01}", "awp: {gamma: 0.02}")
+    changed = copy.changed("params.yaml", "awp: {gamma: {mnist: 0.01,", "awp: {gamma: {mnist: 0.02,")
     assert changed == {"train.awp", "render.all"}
 
 
