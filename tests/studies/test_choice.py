@@ -6,8 +6,6 @@ import pytest
 from stages.parameters import read
 from studies.choice import TRIALS, chosen
 
-made = pytest.mark.skipif(not TRIALS.exists(), reason="not run yet")
-
 
 def test_the_median_over_seeds_of_the_chosen_trials():
     table = pd.DataFrame(
@@ -21,7 +19,6 @@ def test_the_median_over_seeds_of_the_chosen_trials():
     assert chosen(table)["gamma"].to_dict() == {("awp", "cifar10"): 0.046, ("other", "cifar10"): 0.046}
 
 
-@made
 @pytest.mark.parametrize("method", ("awp", "drift_aware", "uniform", "drift_dropout"))
 def test_the_numbers_of_params_are_the_chosen_ones(method):
     row = read("params.yaml")["methods"][method]
@@ -30,6 +27,5 @@ def test_the_numbers_of_params_are_the_chosen_ones(method):
             assert row[name][data] == value, f"methods.{method}.{name}.{data}"
 
 
-@made
 def test_seeds_of_the_choice_are_of_no_report():
     assert set(pd.read_csv(TRIALS).seed) == {100, 101, 102}
